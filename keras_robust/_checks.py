@@ -1,0 +1,168 @@
+"""Checks of what a user hands in: each error names the argument, the value and the fix."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust._keras import check_model, is_model, keras
+
+
+def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
+    """A batch of inputs as float32 `(batch, ...)`; values are looked at when eager.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: no feature axis, an empty batch, NaN or infinite values, or values
+            outside `bounds`.
+    """
+    x = tf.convert_to_tensor(x)
+    if not x.dtype.is_floating:
+        raise TypeError(
+            f"`{argument}` must be floating point, got dtype {x.dtype.name}. Scale images to "
+            f"[0, 1] first, for instance {argument}.astype('float32') / 255."
+        )
+    if x.shape.rank is not None and x.shape.rank < 2:
+        raise ValueError(
+            f"`{argument}` must have a batch axis and at least one feature axis, got shape "
+            f"{tuple(x.shape)}. Add the batch axis with {argument}[None]."
+        )
+    x = tf.cast(x, tf.float32)
+    if tf.executing_eagerly():
+        _check_values(x.numpy(), bounds, argument)
+    return x
+
+
+def _check_values(x: np.ndarray, bounds, argument: str) -> None:
+    if x.size == 0:
+        raise ValueError(f"`{argument}` is empty, got shape {x.shape}. Give at least one input.")
+    low, high = float(x.min()), float(x.max())
+    if not math.isfinite(low + high):
+        bad = int(x.size - np.isfinite(x).sum())
+        raise ValueError(
+            f"`{argument}` holds {bad} values that are NaN or infinite. Remove or repair them."
+        )
+    if bounds is not None and (low < bounds[0] - 1e-6 or high > bounds[1] + 1e-6):
+        raise ValueError(
+            f"`{argument}` has values in [{low:g}, {high:g}], outside bounds={tuple(bounds)}. "
+            "Scale the inputs, or give the attack the `bounds` that hold for them."
+        )
+
+
+def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tensor:
+    """Labels as int32 `(batch,)`, or float32 `(batch, classes)` when one-hot or soft.
+
+    Integer labels may come as `(batch,)` or `(batch, 1)`, in any integer or float dtype.
+
+    Raises:
+        ValueError: wrong rank, fractional or NaN labels, labels outside `[0, classes)`, or
+            label vectors of another length than `classes`.
+    """
+    y = tf.convert_to_tensor(y)
+    rank = y.shape.rank
+    if rank == 2 and y.shape[-1] == 1:
+        y, rank = tf.squeeze(y, axis=-1), 1
+    if rank not in (1, 2):
+        raise ValueError(
+            f"`{argument}` must be integer labels of shape (batch,) or label vectors of shape "
+            f"(batch, classes), got shape {tuple(y.shape)}."
+        )
+    if rank == 2:
+        if classes is not None and y.shape[-1] not in (None, classes):
+            raise ValueError(
+                f"`{argument}` has {y.shape[-1]} columns, but the model gives {classes} classes."
+            )
+        return tf.cast(y, tf.float32)
+    if tf.executing_eagerly() and y.shape[0]:
+        _check_label_values(y.numpy(), classes, argument)
+    return tf.cast(y, tf.int32)
+
+
+def _check_label_values(y: np.ndarray, classes: int | None, argument: str) -> None:
+    if not np.all(np.isfinite(y)) or np.any(y != np.floor(y)):
+        raise ValueError(
+            f"`{argument}` must hold whole class numbers, got for instance "
+            f"{y[~(np.isfinite(y) & (y == np.floor(y)))][0]!r}."
+        )
+    if y.min() < 0 or (classes is not None and y.max() >= classes):
+        limit = "classes" if classes is None else classes
+        raise ValueError(
+            f"`{argument}` must be in [0, {limit}), got labels in [{y.min()}, {y.max()}]. "
+            "Number the classes from 0, and give the model one logit a class."
+        )
+
+
+def check_same_length(x, y) -> None:
+    """Raises `ValueError` unless `x` and `y` have as many rows."""
+    if x.shape[0] is not None and y.shape[0] is not None and x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"`x` and `y` must have the same length, got {x.shape[0]} and {y.shape[0]}."
+        )
+
+
+def check_logit_model(model, argument: str = "model") -> None:
+    """Raises unless `model` is a callable of this Keras whose last step is not a softmax.
+
+    What a subclassed model or a bare callable ends in cannot be read off it;
+    `check_logits` looks at the values then.
+    """
+    check_model(model, argument)
+    if not callable(model):
+        raise TypeError(
+            f"`{argument}` must be a Keras model or a callable (batch, ...) -> (batch, classes), "
+            f"got {type(model).__name__}."
+        )
+    if is_model(model) and _ends_in_probabilities(model):
+        raise ValueError(_probabilities(argument, "ends in a softmax or sigmoid"))
+
+
+def check_logits(logits, argument: str = "model") -> int:
+    """The number of classes; raises `ValueError` unless `logits` are `(batch, classes)`.
+
+    When eager, values that are probabilities are refused too: all in [0, 1] with rows
+    that sum to one.
+    """
+    if logits.shape.rank != 2 or (logits.shape[-1] or 0) < 2:
+        raise ValueError(
+            f"`{argument}` must map (batch, ...) to logits (batch, classes) with at least 2 "
+            f"classes, got shape {tuple(logits.shape)}. Give a binary classifier two logits."
+        )
+    if tf.executing_eagerly():
+        values = np.asarray(tf.cast(logits, tf.float32))
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"`{argument}` returned NaN or infinite logits for the given inputs.")
+        if values.min() >= 0 and np.allclose(values.sum(-1), 1.0, atol=1e-3):
+            raise ValueError(_probabilities(argument, "returned probabilities"))
+    return int(logits.shape[-1])
+
+
+def _probabilities(argument: str, what: str) -> str:
+    return (
+        f"`{argument}` {what}, but logits are needed: saturated probabilities hide the gradient "
+        "from an attack. Drop the last activation (Dense(classes) without activation) and "
+        "compile with a loss that says from_logits=True."
+    )
+
+
+def _ends_in_probabilities(layer) -> bool:
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    if isinstance(layer, keras.Model):
+        last = _last_layer(layer)
+        return last is not None and _ends_in_probabilities(last)
+    # TF-MOT's wrappers hold the wrapped layer, and its activation wrapper the activation.
+    inner = getattr(layer, "layer", None)
+    if isinstance(inner, keras.layers.Layer):
+        return _ends_in_probabilities(inner)
+    activation = getattr(layer, "activation", None)
+    activation = getattr(activation, "activation", activation)
+    return getattr(activation, "__name__", None) in ("softmax", "sigmoid")
+
+
+def _last_layer(model):
+    """The layer that makes the first output, None for a subclassed model."""
+    outputs = getattr(model, "outputs", None)
+    if outputs:
+        return outputs[0]._keras_history[0]
+    layers = model.layers if isinstance(model, keras.Sequential) else []
+    return layers[-1] if layers else None

@@ -1,0 +1,70 @@
+"""Which Keras this process runs, and the few places where the two differ.
+
+TensorFlow's own variable decides: `TF_USE_LEGACY_KERAS=1` means `tf_keras`, anything
+else Keras 3. It is read once, here, and never written. Everything else in the package
+says `from keras_robust._keras import keras`.
+"""
+
+import os
+
+import tensorflow as tf
+
+# TensorFlow's own rule, tensorflow/python/util/lazy_loader.py.
+LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+if LEGACY:
+    import tf_keras as keras
+else:
+    import keras
+
+NAME = f"tf_keras {keras.__version__}" if LEGACY else f"Keras {keras.__version__}"
+
+
+def require_legacy(feature: str) -> None:
+    """Raises `ImportError`, saying the fix, unless this process runs `tf_keras`."""
+    if not LEGACY:
+        raise ImportError(
+            f"{feature} needs tf_keras, because TensorFlow Model Optimization works on nothing "
+            f"else, but this process runs {NAME}. Set TF_USE_LEGACY_KERAS=1 in the environment "
+            "before Python starts (or before the first import of tensorflow) and install the "
+            'extra: pip install "keras-robust[compress]".'
+        )
+
+
+def check_model(model, argument: str = "model") -> None:
+    """Raises `TypeError` when `model` is a model of the Keras that does not run here.
+
+    A plain callable passes: only Keras models can belong to the wrong Keras.
+    """
+    kind = _kind(model)
+    if kind is not None and kind != LEGACY:
+        theirs, fix = ("tf_keras", "=1") if kind else ("Keras 3", "=0")
+        raise TypeError(
+            f"`{argument}` is a {theirs} model ({type(model).__module__}."
+            f"{type(model).__name__}), but this process runs {NAME}. Set "
+            f"TF_USE_LEGACY_KERAS{fix} before the first import of tensorflow, or build the "
+            f"model with {'tf_keras' if LEGACY else 'Keras 3'}."
+        )
+
+
+def _kind(model):
+    """True for a tf_keras object, False for a Keras 3 one, None for neither."""
+    for base in type(model).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in ("keras", "tf_keras"):
+            return root == "tf_keras"
+    return None
+
+
+def is_model(value) -> bool:
+    """Whether `value` is a model of the Keras that runs here."""
+    return isinstance(value, keras.Model)
+
+
+def loss_of(trainer, x, y, y_pred, sample_weight):
+    """The compiled loss plus regularisation, a scalar; the "loss" metric is left alone."""
+    if LEGACY:
+        # `Model.compute_loss` would feed the "loss" metric, also from inside an attack.
+        return trainer.compiled_loss(
+            y, y_pred, sample_weight, regularization_losses=trainer.losses
+        )
+    return trainer.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
