@@ -68,3 +68,43 @@ def loss_of(trainer, x, y, y_pred, sample_weight):
             y, y_pred, sample_weight, regularization_losses=trainer.losses
         )
     return trainer.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+
+
+def apply_loss(trainer, tape, loss) -> None:
+    """One step of `trainer.optimizer` on `trainer.model` along the gradient of scalar `loss`.
+
+    Call it after the tape's block; loss scaling of mixed precision is undone inside.
+    """
+    variables = trainer.model.trainable_variables
+    if LEGACY:
+        trainer.optimizer.minimize(loss, variables, tape=tape)
+        return
+    with tape:
+        loss = trainer.optimizer.scale_loss(loss)
+    gradients = tape.gradient(loss, variables)
+    trainer.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def steps_taken(trainer) -> tf.Tensor:
+    """Steps that the trainer's optimizer has taken, an int32 scalar."""
+    return tf.cast(tf.convert_to_tensor(trainer.optimizer.iterations), tf.int32)
+
+
+def optimizer_variables(optimizer) -> list:
+    """The optimizer's variables, a property in one Keras and a method in the older other."""
+    variables = optimizer.variables
+    return list(variables() if callable(variables) else variables)
+
+
+def expects_probabilities(loss) -> bool:
+    """Whether `loss` is a cross-entropy that was not told `from_logits=True`."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    name = getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
+    if "crossentropy" not in name:
+        return False
+    if isinstance(loss, keras.losses.Loss):
+        settings = loss.get_config()
+        return not settings.get("from_logits", False)
+    # A bare function's default; a partial or a function of the user's own is trusted.
+    return (getattr(loss, "__module__", None) or "").split(".")[0] in ("keras", "tf_keras")

@@ -6,6 +6,11 @@ import tensorflow as tf
 def cross_entropy(labels, logits) -> tf.Tensor:
     """Cross-entropy of the softmax of `logits`, in nats.
 
+    For integer labels it is computed from the differences to the label's logit, so that the
+    gradient of a confident example is small and not rounded to zero: `softmax - one_hot` is
+    exactly zero in float32 from a margin of 17 on, which hides every such example from an
+    attack that looks at the direction alone.
+
     Args:
         labels: `(batch,)` int in `[0, classes)`, or `(batch, classes)` one-hot or soft.
         logits: `(batch, classes)`, any floating dtype; computed in at least float32.
@@ -19,7 +24,9 @@ def cross_entropy(labels, logits) -> tf.Tensor:
     logits = _wide(logits)
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 1:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
+        own, mask = _own(labels, logits)
+        others = tf.where(mask, logits.dtype.min, logits - own[:, None])
+        return tf.math.softplus(tf.reduce_logsumexp(others, axis=-1))
     return tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
 
 

@@ -1,0 +1,186 @@
+"""What every attack shares: the call, its checks, and the goal that it climbs."""
+
+import abc
+import collections.abc
+import dataclasses
+import typing
+import weakref
+
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust._checks import (
+    check_images,
+    check_labels,
+    check_logit_model,
+    check_logits,
+    check_same_length,
+)
+from keras_robust._keras import is_model
+from keras_robust._seed import as_seed
+
+LOSSES = {"ce": losses.cross_entropy, "margin": losses.margin, "dlr": losses.dlr}
+
+
+class Value(typing.NamedTuple):
+    """What a goal says of a batch of candidates.
+
+    Attributes:
+        climb: `(batch,)` float32, to be made as large as possible.
+        fooled: `(batch,)` bool, whether the attack has reached its end.
+    """
+
+    climb: tf.Tensor
+    fooled: tf.Tensor
+
+
+Goal = collections.abc.Callable[[tf.Tensor], Value]
+
+
+class Attack(abc.ABC):
+    """An attack inside a ball: settings in a frozen dataclass with `eps`, `norm`, `bounds`.
+
+    A subclass says how it climbs a `Goal` in `perturb`; calling it is the same for all.
+    """
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """A short label for tables, such as "PGD-20"."""
+
+    @abc.abstractmethod
+    def for_eps_one(self) -> "Attack":
+        """This attack with every setting that scales with `eps` divided by it.
+
+        One trace serves all radii then, so that an accuracy-eps curve is traced once.
+        """
+
+    @abc.abstractmethod
+    def for_training(self) -> "Attack":
+        """This attack without what only an evaluation needs."""
+
+    @abc.abstractmethod
+    def perturb(self, goal: Goal, x, seed, eps) -> tf.Tensor:
+        """Inputs in the ball of radius `eps` around `x` where `goal` is high.
+
+        Args:
+            goal: `(batch, ...) -> Value`, differentiable.
+            x: `(batch, ...)` float32 inside the bounds.
+            seed: int32 `(2,)`.
+            eps: scalar, in the units of `x`, replaces the setting.
+
+        Returns:
+            float32, the shape of `x`.
+        """
+
+    def __call__(self, model, x, y, seed=0) -> tf.Tensor:
+        """Adversarial examples for `model` around `x`.
+
+        Eager calls are compiled once for each model and attack and then reused, as a
+        `tf.function` is: what the callable reads from Python is read at its first call.
+
+        Args:
+            model: Keras model or TensorFlow callable `(batch, ...) -> (batch, classes)` that
+                returns logits. A Keras model is called with `training=False`.
+            x: `(batch, ...)` floating point, inside the attack's `bounds`.
+            y: `(batch,)` int labels, or `(batch, classes)` one-hot or soft labels; the
+                targets to reach when the attack is targeted.
+            seed: int, or int32 `(2,)` tensor; the same seed gives the same result.
+
+        Returns:
+            float32, the shape of `x`, at most eps away from it in the attack's norm.
+
+        Raises:
+            TypeError: wrong dtype, not a callable, or a model of the other Keras.
+            ValueError: wrong shapes, NaN, values outside the bounds, labels out of range, or
+                a model that gives probabilities.
+        """
+        check_logit_model(model)
+        x = check_images(x, self.bounds)
+        y = check_labels(y)
+        check_same_length(x, y)
+        if not tf.executing_eagerly():
+            return self.perturb(self.goal(model, y), x, as_seed(seed), self.eps)
+        function, classes = _compiled(model, self.for_eps_one(), x, y)
+        check_labels(y, classes)
+        return function(x, y, as_seed(seed), tf.constant(self.eps, tf.float32))
+
+    def goal(self, model, y) -> Goal:
+        """The attack's own loss of `model` at labels `y`, and whether they are missed (reached)."""
+        loss = LOSSES.get(self.loss, self.loss)
+        scale = _loss_scale(model)
+
+        def value(x_adv) -> Value:
+            logits = call_logits(model, x_adv)
+            own = y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
+            missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != own
+            climb = loss(y, logits) * scale
+            return Value(-climb, ~missed) if self.targeted else Value(climb, missed)
+
+        return value
+
+
+def call_logits(model, x) -> tf.Tensor:
+    """Float32 logits in inference mode: no BatchNorm statistics, no dropout, no metrics."""
+    logits = model(x, training=False) if is_model(model) else model(x)
+    return tf.cast(logits, tf.float32)
+
+
+def check_loss(loss, targeted) -> None:
+    """Raises unless `loss` names a loss or is one, and `targeted` is a bool."""
+    if not callable(loss) and loss not in LOSSES:
+        raise ValueError(
+            f"`loss` must be one of {', '.join(map(repr, LOSSES))} or a function "
+            f"(labels, logits) -> (batch,), got loss={loss!r}."
+        )
+    if not isinstance(targeted, bool):
+        raise TypeError(f"`targeted` must be True or False, got targeted={targeted!r}.")
+
+
+def value_and_gradient(goal: Goal, x_adv):
+    """`goal` at `x_adv` and its gradient there; entries that are not finite count as zero."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x_adv)
+        value = goal(x_adv)
+    gradient = tape.gradient(value.climb, x_adv)
+    if gradient is None:
+        raise ValueError(
+            "`model` has no gradient with respect to its input: it does not use it, or it goes "
+            "through numpy or another operation without a gradient. Write it in TensorFlow "
+            "operations, or use an attack without gradients."
+        )
+    return value, tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+
+
+def _loss_scale(model) -> float:
+    """Float16 gradients below 6e-8 vanish, and attacks only look at their direction."""
+    return 128.0 if is_model(model) and model.compute_dtype == "float16" else 1.0
+
+
+# Model -> {(attack at eps 1, rank of y): (compiled function, classes)}. The functions hold
+# their model weakly: a reference from value to key would keep every attacked model alive.
+_functions = weakref.WeakKeyDictionary()
+
+
+def _compiled(model, attack, x, y):
+    try:
+        known = _functions.setdefault(model, {})
+        reference = weakref.ref(model)
+    except TypeError:  # neither hashable nor weakly referable: compiled for this call only
+        known, reference = {}, lambda: model
+    key = (attack, y.shape.rank)
+    if key not in known:
+        # Looked at with values, which a trace has not.
+        classes = check_logits(call_logits(model, x))
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def run(x, y, seed, eps):
+            return attack.perturb(attack.goal(reference(), y), x, seed, eps)
+
+        known[key] = run, classes
+    return known[key]
+
+
+def with_settings(attack, **settings):
+    """A copy with other settings, for attacks that are dataclasses."""
+    return dataclasses.replace(attack, **settings)

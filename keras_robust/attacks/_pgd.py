@@ -1,0 +1,192 @@
+"""Projected gradient descent on the negative loss, with restarts and momentum."""
+
+import collections.abc
+import dataclasses
+import typing
+
+import tensorflow as tf
+
+from keras_robust._seed import fold
+from keras_robust.attacks._attack import (
+    Attack,
+    Value,
+    check_loss,
+    value_and_gradient,
+    with_settings,
+)
+from keras_robust.attacks._threat import Ball, check_threat
+
+# Unrolled loops run a little faster and trace slower: measured in benchmarks/train_step.py.
+_UNROLL = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient descent, Madry et al. 2018, https://arxiv.org/abs/1706.06083.
+
+    With `momentum` it is MI-FGSM of Dong et al. 2018, https://arxiv.org/abs/1710.06081;
+    without random start the basic iterative method of Kurakin et al. 2017.
+
+    Attributes:
+        eps: radius in the units of the inputs.
+        norm: "linf", "l2" or "l1".
+        steps: gradient steps of each restart.
+        step_size: length of a step in the attack's norm; None is `2.5 * eps / steps`.
+        random_start: start at a random point of the ball instead of at `x`.
+        restarts: runs with other starts, the best kept; more than one needs `random_start`.
+        momentum: decay of the accumulated gradient, in [0, 1); 0 is none.
+        loss: "ce", "margin", "dlr", or a function `(labels, logits) -> (batch,)` to climb.
+        targeted: `y` are the labels to reach instead of those to leave.
+        early_stop: an example that fools the model is not moved on. The same examples fool the
+            model with and without, only sooner.
+        keep_best: return the best iterate seen (first one that fools the model, then highest
+            loss), not the last, for one more forward pass. None: yes, but not in training.
+        l1_share: share of the entries that one l1 step moves.
+        bounds: range of valid inputs.
+
+    Raises:
+        ValueError: a setting out of its range, or restarts without random start.
+
+    >>> weights = tf.constant([[1.0, -1.0], [-2.0, 2.0]])
+    >>> x = tf.constant([[0.5, 0.5]])
+    >>> PGD(eps=0.25, steps=5)(lambda x: x @ weights, x, [0]).numpy().tolist()
+    [[0.25, 0.75]]
+    """
+
+    eps: float
+    norm: str = "linf"
+    steps: int = 20
+    step_size: float | None = None
+    random_start: bool = True
+    restarts: int = 1
+    momentum: float = 0.0
+    loss: str | collections.abc.Callable = "ce"
+    targeted: bool = False
+    early_stop: bool = False
+    keep_best: bool | None = None
+    l1_share: float = 0.05
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self):
+        check_threat(self.eps, self.norm, self.bounds)
+        check_loss(self.loss, self.targeted)
+        for name in ("steps", "restarts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be an int >= 1, got {name}={value!r}.")
+        if self.step_size is not None and not self.step_size >= 0:
+            raise ValueError(
+                f"`step_size` must be >= 0 in the units of the inputs, got {self.step_size!r}."
+            )
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"restarts={self.restarts} without random start repeats one and the same run. "
+                "Set random_start=True, or restarts=1."
+            )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1), got momentum={self.momentum!r}.")
+        if not 0 < self.l1_share <= 1:
+            raise ValueError(f"`l1_share` must be in (0, 1], got l1_share={self.l1_share!r}.")
+
+    @property
+    def name(self):
+        parts = [f"{'MI-FGSM' if self.momentum else 'PGD'}-{self.steps}"]
+        parts += [f"x{self.restarts}"] if self.restarts > 1 else []
+        parts += [self.norm] if self.norm != "linf" else []
+        parts += [self.loss] if isinstance(self.loss, str) and self.loss != "ce" else []
+        return " ".join(parts + (["targeted"] if self.targeted else []))
+
+    def for_eps_one(self):
+        if self.step_size is None or self.eps == 0:
+            return with_settings(self, eps=1.0, step_size=None)
+        return with_settings(self, eps=1.0, step_size=self.step_size / self.eps)
+
+    def for_training(self):
+        keep_best = False if self.keep_best is None else self.keep_best
+        return with_settings(self, keep_best=keep_best)
+
+    def perturb(self, goal, x, seed, eps):
+        ball = Ball(self.norm, eps, self.bounds)
+        ratio = self.for_eps_one().step_size
+        step_size = eps * (2.5 / self.steps if ratio is None else ratio)
+        best = None
+        for restart in range(self.restarts):
+            delta = ball.random(x, fold(seed, restart)) if self.random_start else tf.zeros_like(x)
+            done = tf.zeros(tf.shape(x)[:1], tf.bool) if best is None else best.value.fooled
+            run = self._climb(goal, ball, x, delta, step_size, done)
+            best = run if best is None else _better(best, run)
+        return tf.stop_gradient(ball.place(x, best.delta))
+
+    def _climb(self, goal, ball, x, delta, step_size, done) -> "_Best":
+        """One run of `steps` steps from `delta`; rows that are `done` may rest."""
+
+        def step(delta, velocity, best):
+            value, gradient = value_and_gradient(goal, x + delta)
+            if self.momentum:
+                axes = list(range(1, x.shape.rank))
+                scale = tf.reduce_mean(tf.abs(gradient), axes, keepdims=True)
+                velocity = self.momentum * velocity + tf.math.divide_no_nan(gradient, scale)
+                gradient = velocity
+            if self._tracks_best:
+                best = _better(best, _Best(delta, value))
+            moved = ball.ascend(delta, gradient, x, step_size, self.l1_share)
+            if self.early_stop:
+                moved = tf.where(_rows(value.fooled | done, x), delta, moved)
+            return moved, velocity, best
+
+        best = _Best(delta, _worst_value(x))
+        velocity = tf.zeros_like(x) if self.momentum else tf.zeros([])
+        delta, velocity, best = self._loop(step, delta, velocity, best, done)
+        if not self._tracks_best and self.restarts == 1:
+            return _Best(delta, _worst_value(x))
+        last = _Best(delta, goal(x + delta))
+        return _better(best, last) if self._tracks_best else last
+
+    def _loop(self, step, delta, velocity, best, done):
+        if self.steps <= _UNROLL and not self.early_stop:
+            for _ in range(self.steps):
+                delta, velocity, best = step(delta, velocity, best)
+            return delta, velocity, best
+
+        def any_left(delta, velocity, best):
+            return tf.reduce_any(~(best.value.fooled | done)) if self.early_stop else True
+
+        return tf.while_loop(
+            any_left,
+            step,
+            (delta, velocity, best),
+            parallel_iterations=1,
+            maximum_iterations=self.steps,
+        )
+
+    @property
+    def _tracks_best(self) -> bool:
+        # Stopping early is only safe when what was reached is kept.
+        return self.early_stop or self.keep_best is not False
+
+
+class _Best(typing.NamedTuple):
+    """The best perturbation of each example so far, and its value."""
+
+    delta: tf.Tensor
+    value: Value
+
+
+def _worst_value(x) -> Value:
+    rows = tf.shape(x)[:1]
+    return Value(tf.fill(rows, tf.float32.min), tf.zeros(rows, tf.bool))
+
+
+def _better(old: _Best, new: _Best) -> _Best:
+    """Row by row the better of two: first one that fools the model, then the higher loss."""
+    gains = (new.value.fooled & ~old.value.fooled) | (
+        (new.value.fooled == old.value.fooled) & (new.value.climb > old.value.climb)
+    )
+    return tf.nest.map_structure(
+        lambda ours, theirs: tf.where(_rows(gains, ours), theirs, ours), old, new
+    )
+
+
+def _rows(mask, like) -> tf.Tensor:
+    """`(batch,)` reshaped to broadcast over the rows of `like`."""
+    return tf.reshape(mask, [-1] + [1] * (like.shape.rank - 1))

@@ -1,0 +1,229 @@
+"""Threat models: norm balls cut with the valid range of inputs."""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+NORMS = ("linf", "l2", "l1")
+
+
+def check_threat(eps, norm, bounds) -> None:
+    """Raises `ValueError` unless `eps`, `norm` and `bounds` describe a threat model."""
+    if norm not in NORMS:
+        raise ValueError(f"`norm` must be one of {', '.join(map(repr, NORMS))}, got norm={norm!r}.")
+    if not (isinstance(eps, (int, float)) and math.isfinite(eps) and eps >= 0):
+        raise ValueError(
+            f"`eps` must be a finite number >= 0 in the units of the inputs, got eps={eps!r}."
+        )
+    if len(tuple(bounds)) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(f"`bounds` must be (low, high) with low < high, got bounds={bounds!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ball:
+    """The perturbations `delta` with `|delta| <= eps` and `x + delta` inside `bounds`.
+
+    Attributes:
+        norm: "linf", "l2" or "l1".
+        eps: radius in the units of the inputs, a number or a scalar tensor.
+        bounds: range of valid inputs.
+
+    Every method takes batches `(batch, ...)` of float32 and treats each row by itself.
+    """
+
+    norm: str
+    eps: float | tf.Tensor
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def random(self, x, seed) -> tf.Tensor:
+        """A point drawn uniformly from the ball, then moved into the bounds."""
+        shape = tf.shape(x)
+        if self.norm == "linf":
+            delta = tf.random.stateless_uniform(shape, seed, -1.0, 1.0) * self.eps
+        else:
+            delta = _unit_ball_point(x, seed, self.norm) * self.eps
+        return tf.clip_by_value(delta, *self._box(x))
+
+    def ascend(self, delta, direction, x, step_size, l1_share=1.0) -> tf.Tensor:
+        """`delta` moved by `step_size` along the gradient `direction`, and back into the ball.
+
+        The step has length `step_size` in the ball's norm: the sign for linf, the gradient
+        itself for l2, and for l1 its largest entries, a share `l1_share` of those that the
+        bounds do not hold back.
+        """
+        low, high = self._box(x)
+        if self.norm == "linf":
+            moved = delta + step_size * tf.sign(direction)
+        elif self.norm == "l2":
+            moved = delta + step_size * _normalised(direction, "l2")
+        else:
+            held = tf.where(direction > 0, delta >= high, delta <= low)
+            free = tf.where(held, 0.0, direction)
+            moved = delta + step_size * _normalised(_largest(free, l1_share), "l1")
+        return self._project(moved, low, high)
+
+    def project(self, delta, x) -> tf.Tensor:
+        """The nearest point of the ball cut with the bounds, in the Euclidean distance.
+
+        For l1 this is the projection on the intersection, not on the ball and then the
+        bounds: Croce and Hein 2021, https://arxiv.org/abs/2103.01208.
+        """
+        return self._project(delta, *self._box(x))
+
+    def corner(self, gradient, x) -> tf.Tensor:
+        """The point with the largest inner product with `gradient`: exact, bounds included."""
+        low, high = self._box(x)
+        if self.norm == "linf":
+            return tf.clip_by_value(self.eps * tf.sign(gradient), low, high)
+        if self.norm == "l2":
+            return _stretch(gradient, low, high, self.eps, limit=None, rounds=16)
+        return _fill_largest(gradient, low, high, self.eps)
+
+    def place(self, x, delta) -> tf.Tensor:
+        """`x + delta`, inside the ball and the bounds in spite of rounding.
+
+        A float32 sum rounds up as often as down, and over many pixels that leaves an l1
+        ball: entries that grew are moved one step of the number format towards `x`.
+        """
+        if self.norm != "linf":
+            # Summed in float64: a float32 sum over 150,000 pixels is itself off by 1e-5.
+            size = tf.cast(_size(tf.cast(delta, tf.float64), self.norm), tf.float32)
+            limit = self.eps * (1.0 - 2e-7)
+            delta *= tf.where(size > limit, tf.math.divide_no_nan(limit, size), 1.0)
+        else:
+            delta = tf.clip_by_value(delta, -self.eps, self.eps)
+        moved = x + delta
+        moved = tf.where(tf.abs(moved - x) > tf.abs(delta), tf.math.nextafter(moved, x), moved)
+        # Not a plain clip: an `x` a rounding error outside the bounds must not be moved.
+        low, high = tf.minimum(x, self.bounds[0]), tf.maximum(x, self.bounds[1])
+        return tf.clip_by_value(moved, low, high)
+
+    def _box(self, x):
+        """Room below and above `x`: the perturbations that the bounds allow."""
+        return tf.minimum(self.bounds[0] - x, 0.0), tf.maximum(self.bounds[1] - x, 0.0)
+
+    def _project(self, delta, low, high):
+        if self.norm == "linf":
+            return tf.clip_by_value(
+                delta, tf.maximum(low, -self.eps), tf.minimum(high, self.eps)
+            )
+        if self.norm == "l2":
+            return _stretch(delta, low, high, self.eps, limit=1.0, rounds=5)
+        return _shrink_l1(delta, low, high, self.eps)
+
+
+def _size(delta, norm) -> tf.Tensor:
+    """The norm of each row, shaped `(batch, 1, ..., 1)`."""
+    axes = list(range(1, delta.shape.rank))
+    if norm == "linf":
+        return tf.reduce_max(tf.abs(delta), axes, keepdims=True)
+    if norm == "l1":
+        return tf.reduce_sum(tf.abs(delta), axes, keepdims=True)
+    return tf.sqrt(tf.reduce_sum(tf.square(delta), axes, keepdims=True))
+
+
+def size(delta, norm) -> tf.Tensor:
+    """The `norm` of each row of `delta`, `(batch,)`.
+
+    >>> size(tf.constant([[3.0, -4.0]]), "l2").numpy().tolist()
+    [5.0]
+    """
+    return tf.reshape(_size(delta, norm), [-1])
+
+
+def _normalised(direction, norm) -> tf.Tensor:
+    """Each row at length 1. A zero row stays zero, and a tiny one does not underflow."""
+    direction = tf.math.divide_no_nan(direction, _size(direction, "linf"))
+    return tf.math.divide_no_nan(direction, _size(direction, norm))
+
+
+def _unit_ball_point(x, seed, norm) -> tf.Tensor:
+    """A uniform point of the unit l2 or l1 ball, shaped as `x`."""
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    shape = tf.shape(x)
+    count = tf.cast(tf.size(x[0]), tf.float32)
+    normal = tf.random.stateless_normal(shape, seeds[0])
+    if norm == "l1":
+        # Signed exponential variables, normalised, are uniform on the l1 sphere.
+        uniform = tf.random.stateless_uniform(shape, seeds[0], 1e-7, 1.0)
+        normal = tf.sign(normal) * -tf.math.log(uniform)
+    ones = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
+    radius = tf.random.stateless_uniform(ones, seeds[1]) ** (1.0 / count)
+    return _normalised(normal, norm) * radius
+
+
+def _largest(direction, share) -> tf.Tensor:
+    """The largest entries by magnitude, a `share` of each row (at least one); others zero."""
+    flat = tf.reshape(tf.abs(direction), [tf.shape(direction)[0], math.prod(direction.shape[1:])])
+    keep = max(1, math.ceil(share * flat.shape[1]))
+    cut = tf.math.top_k(flat, keep).values[:, -1]
+    cut = tf.reshape(cut, [-1] + [1] * (direction.shape.rank - 1))
+    return tf.where(tf.abs(direction) >= cut, direction, 0.0)
+
+
+def _stretch(direction, low, high, eps, limit, rounds) -> tf.Tensor:
+    """`clip(s * direction, low, high)` with the largest `s <= limit` whose l2 norm is <= eps.
+
+    With `limit=1` that is the projection on ball and box, without one the linear maximiser.
+    For a fixed set of clipped entries `s` has a closed form; it grows from round to round as
+    entries reach the box, so that any number of rounds stays inside the ball.
+    """
+    largest = _size(direction, "linf")
+    unit = tf.math.divide_no_nan(direction, largest)
+    stretch = tf.math.divide_no_nan(eps, _size(unit, "l2"))
+    for _ in range(rounds):
+        moved = stretch * unit
+        clipped = tf.clip_by_value(moved, low, high)
+        inside = tf.equal(moved, clipped)
+        taken = tf.reduce_sum(
+            tf.square(tf.where(inside, 0.0, clipped)), _axes(unit), keepdims=True
+        )
+        free = tf.reduce_sum(tf.square(tf.where(inside, unit, 0.0)), _axes(unit), keepdims=True)
+        longer = tf.sqrt(tf.maximum(eps * eps - taken, 0.0) / tf.maximum(free, 1e-30))
+        stretch = tf.maximum(stretch, tf.minimum(longer, 1e30))
+    if limit is not None:
+        stretch = tf.minimum(stretch, limit * largest)
+    return tf.clip_by_value(stretch * unit, low, high)
+
+
+def _shrink_l1(delta, low, high, eps) -> tf.Tensor:
+    """The Euclidean projection on the l1 ball cut with the box.
+
+    `sign(delta) * clip(|delta| - t, 0, room)` with the smallest `t >= 0` whose l1 norm is at
+    most eps, by bisection, which ends on the side inside the ball.
+    """
+    room = tf.where(delta > 0, high, -low)
+    magnitude = tf.abs(delta)
+
+    def shrunk(threshold):
+        return tf.clip_by_value(magnitude - threshold, 0.0, room)
+
+    def halve(outside, inside):
+        middle = (outside + inside) / 2
+        fits = _size(shrunk(middle), "l1") <= eps
+        return tf.where(fits, outside, middle), tf.where(fits, middle, inside)
+
+    inside = _size(magnitude, "linf")
+    _, inside = tf.while_loop(
+        lambda *_: True, halve, (tf.zeros_like(inside), inside), maximum_iterations=26
+    )
+    inside = tf.where(_size(shrunk(0.0), "l1") <= eps, 0.0, inside)
+    return tf.sign(delta) * shrunk(inside)
+
+
+def _fill_largest(gradient, low, high, eps) -> tf.Tensor:
+    """The linear maximiser over l1 ball and box: entries filled in the order of `|gradient|`."""
+    flat = [tf.shape(gradient)[0], math.prod(gradient.shape[1:])]
+    magnitude = tf.reshape(tf.abs(gradient), flat)
+    room = tf.where(gradient > 0, high, -low) * tf.cast(gradient != 0, tf.float32)
+    order = tf.argsort(magnitude, direction="DESCENDING", stable=True)
+    sorted_room = tf.gather(tf.reshape(room, flat), order, batch_dims=1)
+    before = tf.cumsum(sorted_room, axis=1, exclusive=True)
+    filled = tf.clip_by_value(eps - before, 0.0, sorted_room)
+    back = tf.argsort(order)
+    return tf.sign(gradient) * tf.reshape(tf.gather(filled, back, batch_dims=1), tf.shape(gradient))
+
+
+def _axes(x) -> list[int]:
+    return list(range(1, x.shape.rank))

@@ -1,0 +1,102 @@
+"""The state of training on disk after each epoch, and back."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust._files import write_atomically
+from keras_robust._keras import NAME, keras, optimizer_variables
+
+
+class Resume(keras.callbacks.Callback):
+    """Keeps weights, optimizer and logs of the last whole epoch in `folder/state.npz`.
+
+    An interrupted epoch is repeated from its start. The file is written beside and renamed:
+    whenever the process dies, the folder holds the whole state of one epoch.
+
+    Args:
+        folder: created when missing; refused before training when it cannot be written.
+        trainer: the compiled trainer.
+        dataset: the `tf.data.Dataset` that `fit` is called with.
+    """
+
+    def __init__(self, folder, trainer, dataset):
+        super().__init__()
+        if not isinstance(dataset, tf.data.Dataset):
+            raise ValueError(
+                f"`resume` needs `x` to be a tf.data.Dataset, got {type(dataset).__name__}: the "
+                "order in which Keras shuffles arrays cannot be repeated. Use for instance "
+                "tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(128)."
+            )
+        self.trainer, self.dataset = trainer, dataset
+        self.path = pathlib.Path(folder) / "state.npz"
+        self.epochs: list[dict] = []
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            probe = self.path.with_name(f".probe-{os.getpid()}")
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(f"`resume`={str(folder)!r} is not a writable folder: {error}") from None
+
+    @property
+    def history(self) -> dict[str, list]:
+        """The logs of every epoch, as in Keras's `History.history`."""
+        names = dict.fromkeys(name for logs in self.epochs for name in logs)
+        return {name: [logs[name] for logs in self.epochs if name in logs] for name in names}
+
+    def restore(self) -> int:
+        """Loads the state, if there is one; returns the number of epochs done."""
+        if not self.path.exists():
+            return 0
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                state = {name: file[name] for name in file.files}
+            meta = json.loads(str(state.pop("meta")))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.path} is not a training state: {error}. Delete it to start anew."
+            ) from None
+        if meta["run"] != self._run():
+            raise ValueError(
+                f"{self.path} belongs to another run: it was {meta['run']}, this is "
+                f"{self._run()}. Give `resume` another folder, or delete that file."
+            )
+        for place, variable in self._variables().items():
+            variable.assign(state[place])
+        self.epochs = meta["epochs"]
+        # A seeded shuffle draws a new order for each iterator: skip those already used.
+        for _ in self.epochs:
+            next(iter(self.dataset))
+        return len(self.epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append({name: float(value) for name, value in (logs or {}).items()})
+        arrays = {place: np.asarray(value) for place, value in self._variables().items()}
+        meta = json.dumps({"run": self._run(), "epochs": self.epochs})
+        write_atomically(self.path, lambda file: np.savez(file, meta=meta, **arrays))
+
+    def _run(self) -> dict:
+        """What must be equal for the states to be of one run."""
+        trainer = self.trainer
+        shapes = [list(variable.shape) for variable in trainer.model.variables]
+        return {
+            "keras": NAME.split()[0],
+            "attack": repr(trainer.attack),
+            "objective": repr(trainer.objective),
+            "eps_ramp": repr(trainer.eps_ramp),
+            "seed": trainer.seed,
+            "optimizer": type(trainer.optimizer).__name__,
+            "shapes": shapes,
+        }
+
+    def _variables(self) -> dict:
+        trainer = self.trainer
+        if not trainer.optimizer.built:
+            trainer.optimizer.build(trainer.trainable_variables)
+        named = {f"model_{i}": v for i, v in enumerate(trainer.model.variables)}
+        optimizer = optimizer_variables(trainer.optimizer)
+        return named | {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
