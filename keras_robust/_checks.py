@@ -50,9 +50,10 @@ def _check_values(x: np.ndarray, bounds, argument: str) -> None:
 
 
 def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tensor:
-    """Labels as int32 `(batch,)`, or float32 `(batch, classes)` when one-hot or soft.
+    """Labels as int32 `(batch,)`, or float32 `(batch, classes)` when they are soft.
 
-    Integer labels may come as `(batch,)` or `(batch, 1)`, in any integer or float dtype.
+    Integer labels may come as `(batch,)` or `(batch, 1)`, in any integer or float dtype, and,
+    when eager, one-hot: inside a graph one-hot labels cannot be told from soft ones.
 
     Raises:
         ValueError: wrong rank, fractional or NaN labels, labels outside `[0, classes)`, or
@@ -72,10 +73,19 @@ def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tenso
             raise ValueError(
                 f"`{argument}` has {y.shape[-1]} columns, but the model gives {classes} classes."
             )
-        return tf.cast(y, tf.float32)
+        return _as_integers(tf.cast(y, tf.float32))
     if tf.executing_eagerly() and y.shape[0]:
         _check_label_values(y.numpy(), classes, argument)
     return tf.cast(y, tf.int32)
+
+
+def _as_integers(vectors) -> tf.Tensor:
+    """Class numbers when eager `vectors` are all one-hot, else the vectors."""
+    if not tf.executing_eagerly():
+        return vectors
+    values = vectors.numpy()
+    one_hot = np.all((values == 0) | (values == 1)) and np.all(values.sum(-1) == 1)
+    return tf.argmax(vectors, axis=-1, output_type=tf.int32) if one_hot else vectors
 
 
 def _check_label_values(y: np.ndarray, classes: int | None, argument: str) -> None:

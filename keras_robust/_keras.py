@@ -16,6 +16,9 @@ if LEGACY:
 else:
     import keras
 
+# How often `fit` draws an iterator from a dataset in each epoch: Keras 3 looks into it first.
+ITERATORS_PER_EPOCH = 1 if LEGACY else 2
+
 NAME = f"tf_keras {keras.__version__}" if LEGACY else f"Keras {keras.__version__}"
 
 

@@ -19,7 +19,8 @@ from keras_robust._checks import (
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
 
-LOSSES = {"ce": losses.cross_entropy, "margin": losses.margin, "dlr": losses.dlr}
+# "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
+LOSSES = {"ce": losses.log_odds, "margin": losses.margin, "dlr": losses.dlr}
 
 
 class Value(typing.NamedTuple):

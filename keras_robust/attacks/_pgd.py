@@ -41,7 +41,6 @@ class PGD(Attack):
             model with and without, only sooner.
         keep_best: return the best iterate seen (first one that fools the model, then highest
             loss), not the last, for one more forward pass. None: yes, but not in training.
-        l1_share: share of the entries that one l1 step moves.
         bounds: range of valid inputs.
 
     Raises:
@@ -64,7 +63,6 @@ class PGD(Attack):
     targeted: bool = False
     early_stop: bool = False
     keep_best: bool | None = None
-    l1_share: float = 0.05
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
@@ -85,8 +83,6 @@ class PGD(Attack):
             )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1), got momentum={self.momentum!r}.")
-        if not 0 < self.l1_share <= 1:
-            raise ValueError(f"`l1_share` must be in (0, 1], got l1_share={self.l1_share!r}.")
 
     @property
     def name(self):
@@ -129,7 +125,7 @@ class PGD(Attack):
                 gradient = velocity
             if self._tracks_best:
                 best = _better(best, _Best(delta, value))
-            moved = ball.ascend(delta, gradient, x, step_size, self.l1_share)
+            moved = ball.ascend(delta, gradient, x, step_size)
             if self.early_stop:
                 moved = tf.where(_rows(value.fooled | done, x), delta, moved)
             return moved, velocity, best

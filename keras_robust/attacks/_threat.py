@@ -45,22 +45,23 @@ class Ball:
             delta = _unit_ball_point(x, seed, self.norm) * self.eps
         return tf.clip_by_value(delta, *self._box(x))
 
-    def ascend(self, delta, direction, x, step_size, l1_share=1.0) -> tf.Tensor:
-        """`delta` moved by `step_size` along the gradient `direction`, and back into the ball.
+    def ascend(self, delta, gradient, x, step_size) -> tf.Tensor:
+        """`delta` moved by one step along `gradient`, and still in ball and bounds.
 
-        The step has length `step_size` in the ball's norm: the sign for linf, the gradient
-        itself for l2, and for l1 its largest entries, a share `l1_share` of those that the
-        bounds do not hold back.
+        For linf `step_size` times the sign of the gradient, for l2 times the gradient at
+        length 1, both projected back. For l1 straight towards the maximiser of the linearised
+        loss (Frank-Wolfe), by at most `2 * step_size`, since opposite corners are two radii
+        apart: projected gradient steps either spread over many entries or undo one another.
         """
         low, high = self._box(x)
+        if self.norm == "l1":
+            way = self.corner(gradient, x) - delta
+            share = tf.math.divide_no_nan(2.0 * step_size, _size(way, "l1"))
+            return delta + way * tf.minimum(share, 1.0)
         if self.norm == "linf":
-            moved = delta + step_size * tf.sign(direction)
-        elif self.norm == "l2":
-            moved = delta + step_size * _normalised(direction, "l2")
+            moved = delta + step_size * tf.sign(gradient)
         else:
-            held = tf.where(direction > 0, delta >= high, delta <= low)
-            free = tf.where(held, 0.0, direction)
-            moved = delta + step_size * _normalised(_largest(free, l1_share), "l1")
+            moved = delta + step_size * _normalised(gradient, "l2")
         return self._project(moved, low, high)
 
     def project(self, delta, x) -> tf.Tensor:
@@ -151,15 +152,6 @@ def _unit_ball_point(x, seed, norm) -> tf.Tensor:
     ones = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
     radius = tf.random.stateless_uniform(ones, seeds[1]) ** (1.0 / count)
     return _normalised(normal, norm) * radius
-
-
-def _largest(direction, share) -> tf.Tensor:
-    """The largest entries by magnitude, a `share` of each row (at least one); others zero."""
-    flat = tf.reshape(tf.abs(direction), [tf.shape(direction)[0], math.prod(direction.shape[1:])])
-    keep = max(1, math.ceil(share * flat.shape[1]))
-    cut = tf.math.top_k(flat, keep).values[:, -1]
-    cut = tf.reshape(cut, [-1] + [1] * (direction.shape.rank - 1))
-    return tf.where(tf.abs(direction) >= cut, direction, 0.0)
 
 
 def _stretch(direction, low, high, eps, limit, rounds) -> tf.Tensor:

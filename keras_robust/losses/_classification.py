@@ -6,11 +6,6 @@ import tensorflow as tf
 def cross_entropy(labels, logits) -> tf.Tensor:
     """Cross-entropy of the softmax of `logits`, in nats.
 
-    For integer labels it is computed from the differences to the label's logit, so that the
-    gradient of a confident example is small and not rounded to zero: `softmax - one_hot` is
-    exactly zero in float32 from a margin of 17 on, which hides every such example from an
-    attack that looks at the direction alone.
-
     Args:
         labels: `(batch,)` int in `[0, classes)`, or `(batch, classes)` one-hot or soft.
         logits: `(batch, classes)`, any floating dtype; computed in at least float32.
@@ -21,13 +16,36 @@ def cross_entropy(labels, logits) -> tf.Tensor:
     >>> cross_entropy([1], [[0.0, 0.0]]).numpy().round(4).tolist()
     [0.6931]
     """
-    logits = _wide(logits)
-    labels = tf.convert_to_tensor(labels)
+    labels, logits = _labels(labels), _wide(logits)
     if labels.shape.rank == 1:
-        own, mask = _own(labels, logits)
-        others = tf.where(mask, logits.dtype.min, logits - own[:, None])
-        return tf.math.softplus(tf.reduce_logsumexp(others, axis=-1))
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int32), logits)
     return tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
+
+
+def log_odds(labels, logits) -> tf.Tensor:
+    """Log of the odds against the label, `log((1 - p) / p)`: cross-entropy before its softplus.
+
+    For integer labels the gradient of the cross-entropy is this one's times a positive number
+    for each example, `1 - p`, which float32 rounds to zero from a margin of 17 on. An attack
+    that follows the direction alone is the same attack with either, but confident examples
+    hide from the cross-entropy and not from this.
+
+    Args:
+        labels: `(batch,)` int; vectors `(batch, classes)` get their cross-entropy, since for
+            soft labels there is no such form.
+        logits: `(batch, classes)`.
+
+    Returns:
+        `(batch,)`, in nats.
+
+    >>> log_odds([0], [[0.0, 0.0]]).numpy().tolist()
+    [0.0]
+    """
+    labels, logits = _labels(labels), _wide(logits)
+    if labels.shape.rank == 2:
+        return cross_entropy(labels, logits)
+    own, mask = _own(labels, logits)
+    return tf.reduce_logsumexp(tf.where(mask, logits.dtype.min, logits), axis=-1) - own
 
 
 def margin(labels, logits) -> tf.Tensor:
@@ -102,9 +120,16 @@ def _wide(logits) -> tf.Tensor:
     return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
 
+def _labels(labels) -> tf.Tensor:
+    """Labels of shape `(batch, 1)`, as tf_keras hands them to a compiled loss, as `(batch,)`."""
+    labels = tf.convert_to_tensor(labels)
+    column = labels.shape.rank == 2 and labels.shape[-1] == 1
+    return tf.squeeze(labels, axis=-1) if column else labels
+
+
 def _own(labels, logits):
     """The label's logit, `(batch,)`, and its place as a mask, `(batch, classes)`."""
-    labels = tf.convert_to_tensor(labels)
+    labels = _labels(labels)
     if labels.shape.rank == 2:
         labels = tf.argmax(labels, axis=-1, output_type=tf.int32)
     mask = tf.one_hot(tf.cast(labels, tf.int32), tf.shape(logits)[-1], on_value=True, off_value=False)

@@ -142,18 +142,34 @@ class AdversarialTraining(keras.Model):
         Returns:
             The Keras `History`; after a resume, with the epochs before it.
         """
-        check_training_data(self, x, y)
-        self.built = True  # The check has called the model.
+        examples = check_training_data(self, x, y)
+        if examples is not None and getattr(self, "optimizer", None) is not None:
+            self._create_variables(*examples)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras 3 warns that it will not shuffle one.
         if resume is None:
             return super().fit(x, y, *args, **kwargs)
+        if kwargs.get("steps_per_epoch") is not None:
+            raise ValueError(
+                "`steps_per_epoch` must be None with `resume`: an epoch that ends inside the "
+                "dataset cannot be found again. Cut the dataset with take(steps)."
+            )
         state = Resume(resume, self, x)
         callbacks = [*(kwargs.pop("callbacks", None) or ()), state]
         start = max(state.restore(), kwargs.pop("initial_epoch", 0))
         history = super().fit(x, y, *args, callbacks=callbacks, initial_epoch=start, **kwargs)
         history.history, history.epoch = state.history, list(range(len(state.epochs)))
         return history
+
+    def _create_variables(self, x, y):
+        """Those of optimizer and metrics: a first trace that creates any is thrown away."""
+        self.built = True
+        self.optimizer.build(self.model.trainable_variables)
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            logits = self.model(x, training=False)
+            loss_of(self, x, y, logits, None)
+            self.compute_metrics(x, y, logits, None)
+            self.reset_metrics()
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -6,23 +6,26 @@ from keras_robust._checks import check_images, check_labels, check_logits, check
 from keras_robust.attacks._attack import call_logits
 
 
-def check_training_data(trainer, x, y) -> None:
+def check_training_data(trainer, x, y):
     """Raises unless the data fits the trainer's model and attack.
 
     Arrays are looked at whole, a `tf.data.Dataset` by its structure and first batch; what
     else Keras takes (generators, sequences) is left to Keras, since looking would consume it.
+
+    Returns:
+        Two examples `(x, y)`, or None where there was no look.
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None:
             raise ValueError("`y` must be None when `x` is a dataset of (x, y) batches.")
         x, y = _first_batch(x)
     if x is None or y is None or not hasattr(x, "shape") or not hasattr(y, "shape"):
-        return
-    # A cast, not a check: images of other dtypes than float32 are an error of `check_images`.
+        return None
     x = check_images(x, trainer.attack.bounds)
     check_same_length(x, tf.convert_to_tensor(y))
     classes = check_logits(call_logits(trainer.model, x[:2]))
     check_labels(y, classes)
+    return x[:2], tf.convert_to_tensor(y)[:2]
 
 
 def _first_batch(dataset):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust._files import write_atomically
-from keras_robust._keras import NAME, keras, optimizer_variables
+from keras_robust._keras import ITERATORS_PER_EPOCH, NAME, keras, optimizer_variables
 
 
 class Resume(keras.callbacks.Callback):
@@ -69,7 +69,7 @@ class Resume(keras.callbacks.Callback):
             variable.assign(state[place])
         self.epochs = meta["epochs"]
         # A seeded shuffle draws a new order for each iterator: skip those already used.
-        for _ in self.epochs:
+        for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
             next(iter(self.dataset))
         return len(self.epochs)
 
@@ -95,8 +95,6 @@ class Resume(keras.callbacks.Callback):
 
     def _variables(self) -> dict:
         trainer = self.trainer
-        if not trainer.optimizer.built:
-            trainer.optimizer.build(trainer.trainable_variables)
         named = {f"model_{i}": v for i, v in enumerate(trainer.model.variables)}
         optimizer = optimizer_variables(trainer.optimizer)
         return named | {f"optimizer_{i}": v for i, v in enumerate(optimizer)}

@@ -1,0 +1,157 @@
+"""The call that all attacks share: what it accepts, refuses and leaves alone."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import LEGACY, keras
+
+attack = kr.attacks.PGD(0.1, steps=2)
+X = np.full((4, 6, 6, 1), 0.5, "float32")
+Y = np.array([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (X[0, 0, 0], Y[:1], ValueError, "`x` must have a batch axis"),
+        ((X * 255).astype("uint8"), Y, TypeError, "`x` must be floating point, got dtype uint8"),
+        (X * np.nan, Y, ValueError, "`x` holds 144 values that are NaN"),
+        (X * 255, Y, ValueError, r"`x` has values in \[127.5, 127.5\], outside bounds"),
+        (X[:0], Y[:0], ValueError, "`x` is empty"),
+        (X, Y[:3], ValueError, "`x` and `y` must have the same length, got 4 and 3"),
+        (X, Y + 1, ValueError, r"`y` must be in \[0, 3\), got labels in \[1, 3\]"),
+        (X, Y - 1, ValueError, r"`y` must be in \[0, 3\), got labels in \[-1, 1\]|classes"),
+        (X, Y + 0.5, ValueError, "`y` must hold whole class numbers, got for instance .*0.5"),
+        (X, np.zeros((4, 2, 2)), ValueError, r"`y` must be integer labels of shape \(batch,\)"),
+        (X, np.full((4, 4), 0.25), ValueError, "`y` has 4 columns, but the model gives 3 classes"),
+        (X, np.eye(4), ValueError, r"`y` must be in \[0, 3\), got labels in \[0, 3\]"),
+    ],
+)
+def test_wrong_data_is_refused(cnn, x, y, error, message):
+    with pytest.raises(error, match=message):
+        attack(cnn(), x, y)
+
+
+def test_wrong_labels_are_refused_at_every_call(cnn):
+    model = cnn()
+    attack(model, X, Y)
+    with pytest.raises(ValueError, match=r"`y` must be in \[0, 3\)"):
+        attack(model, X, Y + 1)
+
+
+def test_softmax_models_are_refused(cnn):
+    body = cnn()
+    ends = [
+        keras.Sequential([body, keras.layers.Softmax()]),
+        keras.Sequential([body, keras.layers.Activation("softmax")]),
+        keras.Sequential([body, keras.layers.Dense(3, activation="softmax")]),
+        keras.Model(body.input, keras.layers.Dense(3, activation="sigmoid")(body.output)),
+    ]
+    ends.append(keras.Sequential([keras.Input((6, 6, 1)), ends[0]]))
+    for model in ends:
+        model(X)
+        with pytest.raises(ValueError, match="`model` ends in a softmax or sigmoid, but logits"):
+            attack(model, X, Y)
+
+
+def test_probabilities_of_a_callable_are_refused(cnn):
+    model = cnn()
+    with pytest.raises(ValueError, match="`model` returned probabilities, but logits are needed"):
+        attack(lambda x: tf.nn.softmax(model(x)), X, Y)
+
+
+def test_single_logit_and_non_callable_are_refused(cnn):
+    with pytest.raises(ValueError, match="with at least 2 classes, got shape"):
+        attack(cnn(classes=1), X, Y)
+    with pytest.raises(TypeError, match="`model` must be a Keras model or a callable"):
+        attack("model.keras", X, Y)
+
+
+def test_model_without_gradient_is_refused():
+    constant = tf.constant(np.eye(4, 3), tf.float32)
+    with pytest.raises(ValueError, match="`model` has no gradient with respect to its input"):
+        attack(lambda x: constant, X, Y)
+
+
+def test_model_of_the_other_keras_is_refused():
+    if LEGACY:
+        import keras as other
+    else:
+        import tf_keras as other
+    model = other.Sequential([other.layers.Flatten(), other.layers.Dense(3)])
+    with pytest.raises(TypeError, match="`model` is a .* model .* but this process runs"):
+        attack(model, X, Y)
+
+
+@pytest.mark.parametrize("kind", ["integer", "column", "float", "one_hot"])
+def test_labels_in_every_form_give_the_same_examples(cnn, kind):
+    model = cnn()
+    forms = {"integer": Y, "column": Y[:, None], "float": Y.astype("float32"), "one_hot": np.eye(3)[Y]}
+    expected = attack(model, X, Y)
+    np.testing.assert_allclose(attack(model, X, forms[kind]), expected, atol=1e-6)
+
+
+def test_zero_eps_is_the_identity(cnn, rng):
+    x = rng.uniform(size=X.shape).astype("float32")
+    for norm in ("linf", "l2", "l1"):
+        for make in (kr.attacks.FGSM, kr.attacks.PGD):
+            np.testing.assert_array_equal(make(0.0, norm=norm)(cnn(), x, Y), x)
+
+
+def test_batch_norm_statistics_and_metrics_are_left_alone(cnn, rng):
+    model = cnn(batch_norm=True)
+    before = [weight.copy() for weight in model.get_weights()]
+    attack(model, rng.uniform(size=X.shape).astype("float32"), Y)
+    for old, new in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_one_trace_serves_all_radii_and_calls(cnn):
+    model, traces = cnn(), []
+
+    def counted(x):
+        traces.append(1)
+        return model(x)
+
+    kr.attacks.PGD(0.1, steps=2)(counted, X, Y)
+    first = len(traces)
+    for eps in (0.0, 0.05, 0.2):
+        kr.attacks.PGD(eps, steps=2)(counted, X, Y, seed=3)
+    assert len(traces) == first
+
+
+def test_attacked_models_are_not_kept_alive(linear):
+    model = linear(36, classes=3)
+    attack(model, X, Y)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_float16_models_keep_small_gradients(rng):
+    """A gradient of 1e-9 is zero in float16; attacks only need its sign."""
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(3, dtype="mixed_float16", kernel_initializer="glorot_uniform")(inputs)
+    model = keras.Model(inputs, outputs)
+    x = rng.uniform(0.3, 0.7, size=(8, 4)).astype("float32")
+    y = np.argmax(model(x), axis=1)
+    gain = kr.losses.margin(y, model(attack(model, x, y))) - kr.losses.margin(y, model(x))
+    assert np.all(gain.numpy() > 0)
+
+
+def test_works_inside_a_tf_function(cnn):
+    model = cnn()
+    run = tf.function(lambda x, y: attack(model, x, y, seed=1))
+    x_adv = run(tf.constant(X), tf.constant(Y))
+    np.testing.assert_allclose(x_adv, attack(model, X, Y, seed=1), atol=1e-6)
+
+
+def test_wrong_seed_is_refused(cnn):
+    with pytest.raises(ValueError, match="`seed` must be an int or an integer tensor"):
+        attack(cnn(), X, Y, seed=0.5)

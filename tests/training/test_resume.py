@@ -1,0 +1,124 @@
+"""A training that is killed and started again ends with the weights of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+
+# Run in a process of its own, so that it can be killed.
+SCRIPT = textwrap.dedent(
+    """
+    import os, sys
+    import numpy as np, tensorflow as tf
+    import keras_robust as kr
+    from keras_robust._keras import keras
+
+    folder, weights, die_in = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    generator = np.random.default_rng(0)
+    x, y = generator.uniform(size=(64, 5, 5, 1)).astype("float32"), np.arange(64) % 3
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(64, seed=1).batch(16)
+    start = keras.initializers.GlorotUniform(seed=0)
+    layers = [keras.layers.Conv2D(4, 3, kernel_initializer=start), keras.layers.BatchNormalization()]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer=start)]
+    model = keras.Sequential([keras.Input((5, 5, 1)), *layers])
+    trainer = kr.AdversarialTraining(
+        model, kr.attacks.PGD(0.1, steps=2), eps_ramp=kr.training.Ramp(steps=14)
+    )
+    trainer.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 20)))
+
+    class Die(keras.callbacks.Callback):
+        batches = 0
+        def on_train_batch_end(self, batch, logs=None):
+            self.batches += 1
+            if self.batches == die_in:
+                os.kill(os.getpid(), 9)
+
+    history = trainer.fit(data, epochs=5, resume=folder, callbacks=[Die()], verbose=0)
+    assert len(history.history["loss"]) == 5 and history.epoch == [0, 1, 2, 3, 4]
+    np.savez(weights, *model.get_weights(), loss=history.history["loss"])
+    """
+)
+
+
+def run(folder, weights, die_in=0):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, folder, weights, str(die_in)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+def test_kill_9_and_again_gives_the_same_weights(tmp_path):
+    """Killed in the middle of the second epoch, then of the fourth; 4 batches an epoch."""
+    whole = run(tmp_path / "whole", tmp_path / "whole.npz")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    for die_in in (6, 9):
+        killed = run(tmp_path / "killed", tmp_path / "killed.npz", die_in)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+        assert not (tmp_path / "killed.npz").exists()
+    resumed = run(tmp_path / "killed", tmp_path / "killed.npz")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    expected, got = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
+    for name in expected.files:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+def make_trainer(model, attack=None):
+    trainer = kr.AdversarialTraining(model, attack or kr.attacks.FGSM(0.1))
+    trainer.compile("sgd")
+    return trainer
+
+
+@pytest.fixture
+def data(blobs):
+    return tf.data.Dataset.from_tensor_slices(blobs(32)).batch(16)
+
+
+def test_state_of_another_run_is_refused(cnn, data, tmp_path):
+    make_trainer(cnn()).fit(data, resume=tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="belongs to another run: it was .*eps=0.1.*eps=0.2"):
+        other = make_trainer(cnn(), kr.attacks.FGSM(0.2))
+        other.fit(data, resume=tmp_path, verbose=0)
+
+
+def test_finished_run_is_not_trained_again(cnn, data, tmp_path):
+    model = cnn()
+    make_trainer(model).fit(data, epochs=2, resume=tmp_path, verbose=0)
+    again = cnn(seed=5)
+    history = make_trainer(again).fit(data, epochs=2, resume=tmp_path, verbose=0)
+    assert len(history.history["loss"]) == 2
+    for a, b in zip(model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_state_is_named(cnn, data, tmp_path):
+    (tmp_path / "state.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(ValueError, match="state.npz is not a training state.*Delete it"):
+        make_trainer(cnn()).fit(data, resume=tmp_path, verbose=0)
+
+
+def test_unwritable_folder_is_refused_before_training(cnn, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="`resume`=.*is not a writable folder"):
+        make_trainer(cnn()).fit(data, resume=tmp_path / "file" / "folder", verbose=0)
+
+
+def test_orders_that_cannot_be_repeated_are_refused(cnn, data, blobs, tmp_path):
+    with pytest.raises(ValueError, match="`resume` needs `x` to be a tf.data.Dataset"):
+        make_trainer(cnn()).fit(*blobs(32), resume=tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be None with `resume`"):
+        make_trainer(cnn()).fit(data, resume=tmp_path, steps_per_epoch=1, verbose=0)
+
+
+def test_no_temporary_file_stays(cnn, data, tmp_path):
+    make_trainer(cnn()).fit(data, resume=tmp_path, epochs=2, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
