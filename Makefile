@@ -1,0 +1,37 @@
+# make demo: install and run the main job. make test: install and run the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 -m "not slow"
+
+.PHONY: demo test lint slow clean
+
+demo: $(VENV)/installed
+	$(BIN)/keras-robust demo --report report
+
+# Everything runs under both Kerases; compress, which needs tf_keras, under that one.
+test: $(VENV)/installed-test lint
+	TF_USE_LEGACY_KERAS=0 $(PYTEST)
+	TF_USE_LEGACY_KERAS=1 $(PYTEST)
+
+slow: $(VENV)/installed-test
+	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest -m slow
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[compress]"
+	touch $@
+
+$(VENV)/installed-test: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,67 @@
+"""A `.keras` file of either Keras, loaded as a model of the Keras that runs."""
+
+import json
+import pathlib
+import zipfile
+
+from keras_robust._keras import LEGACY
+from keras_robust.bridge._kerases import keras_3, tf_keras
+from keras_robust.bridge._rebuild import from_keras3, to_keras3
+
+
+def load(path):
+    """The model in a `.keras` file, written by Keras 3 or tf_keras, for the Keras that runs.
+
+    It is not compiled. Safe mode stays on: code in a file is never run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A model, rebuilt by `from_keras3` or `to_keras3` where the other Keras wrote it.
+
+    Raises:
+        ValueError: missing, damaged, of another kind, or holding what cannot be loaded or
+            rebuilt; names the path.
+    """
+    path = pathlib.Path(path)
+    legacy = _written_by_legacy(path)
+    package = tf_keras() if legacy else keras_3()
+    try:
+        model = package.saving.load_model(str(path), compile=False, safe_mode=True)
+    except Exception as error:  # Zip, JSON, HDF5 and Keras each raise their own kinds.
+        raise ValueError(
+            f"{str(path)!r} was written by {'tf_keras' if legacy else 'Keras 3'}, but cannot be "
+            f"loaded: {str(error).strip()[:500] or type(error).__name__}. Define and register its "
+            "own layers before loading it, or save it again."
+        ) from error
+    if legacy == LEGACY:
+        return model
+    try:
+        return to_keras3(model) if legacy else from_keras3(model)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be converted: {error}") from error
+
+
+def _written_by_legacy(path: pathlib.Path) -> bool:
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "missing"
+        raise ValueError(f"{str(path)!r} is {kind}, a .keras file was expected.")
+    if path.suffix in (".h5", ".hdf5"):
+        raise ValueError(
+            f"{str(path)!r} is a file of the old HDF5 format. Load it with the Keras that wrote it "
+            'and save it again with model.save("model.keras").'
+        )
+    foreign = f"{str(path)!r} is no .keras file"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{foreign}, or a truncated one. Save the model again as .keras.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+            json.loads(archive.read("config.json"))
+            version = str(metadata["keras_version"])
+    except KeyError as error:
+        raise ValueError(f"{foreign}: it lacks {error}. Save the model again as .keras.") from error
+    except (zipfile.BadZipFile, ValueError, OSError, TypeError) as error:
+        raise ValueError(f"{foreign} that can be read: {error}. Save the model again.") from error
+    return not version.startswith("3.")

@@ -1,0 +1,208 @@
+"""What each command does with its options, through the public functions."""
+
+import dataclasses
+import pathlib
+
+import keras_robust as kr
+from keras_robust import bridge
+from keras_robust._keras import keras
+from keras_robust.cli._demo import run_demo
+from keras_robust.cli._progress import EpochLines, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a command prints: `facts` with --json, else `text`."""
+
+    facts: dict
+    text: str
+
+
+def demo(options) -> Result:
+    """The main job on the embedded images."""
+    report, page, seconds = run_demo(options.report, options.seed, options.quick, say)
+    text = f"{report.table()}\n\n{seconds:.0f} seconds. The report: {page}"
+    return Result(report.to_dict(), text)
+
+
+def train(options) -> Result:
+    """Trains a new or given model and saves it."""
+    if options.out.suffix != ".keras":
+        raise ValueError(f"--out must end in .keras, got {str(options.out)!r}.")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    data = _load(options)
+    model = _model(options.model, data, options.seed)
+    attack = _pgd(options)
+    objectives = {
+        "madry": kr.objectives.Madry(),
+        "trades": kr.objectives.TRADES(beta=options.beta),
+        "natural": kr.objectives.Madry(),
+    }
+    natural = options.objective == "natural"
+    steps = len(data.train)
+    trainer = kr.AdversarialTraining(
+        model,
+        kr.attacks.FGSM(eps=0.0) if natural else attack,
+        objective=objectives[options.objective],
+        eps_ramp=kr.training.Ramp(steps=max(1, 2 * steps)),
+        validation_attack=attack,
+        seed=options.seed,
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate, options.epochs * steps
+    )
+    trainer.compile(
+        keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=options.xla
+    )
+    history = trainer.fit(
+        data.train,
+        validation_data=data.test,
+        epochs=options.epochs,
+        resume=options.resume,
+        verbose=0,
+        callbacks=[EpochLines(options.epochs, say)],
+    )
+    _save(model, options.out)
+    last = {name: values[-1] for name, values in history.history.items()}
+    text = (
+        f"{options.out}: clean accuracy {last['val_accuracy']:.1%}, {attack.name} at "
+        f"{options.norm} eps {options.eps:g} {last['val_robust_accuracy']:.1%}"
+    )
+    return Result({"model": str(options.out), "history": history.history}, text)
+
+
+def evaluate(options) -> Result:
+    """Attacks models and files on the test images."""
+    data = _load(options)
+    x, y = kr.data.arrays(data.test, options.images)
+    report = kr.evaluate(
+        _artifacts(options.artifacts),
+        x,
+        y,
+        attacks=_attacks(options),
+        seed=options.seed,
+        class_names=data.class_names,
+        progress=say,
+    )
+    text = report.table()
+    if options.report:
+        text += f"\n\nThe report: {report.save(options.report)}"
+    return Result(report.to_dict(), text)
+
+
+def compress(options) -> Result:
+    """Runs a recipe and writes each stage's model and the .tflite file."""
+    stages = [kr.compress.Prune(options.prune)] if options.prune else []
+    stages += [kr.compress.Cluster(options.cluster)] if options.cluster else []
+    stages += [] if options.no_quantize else [kr.compress.Quantize("int8")]
+    recipe = kr.compress.Recipe(stages)
+    data = _load(options)
+    model = _model(options.model, data, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    attack = _pgd(options)
+    result = recipe.run(
+        model,
+        data.train,
+        fine_tune=lambda m: kr.AdversarialTraining(m, attack, seed=options.seed),
+        epochs=options.epochs,
+        seed=options.seed,
+        verbose=1 if not options.json else 0,
+    )
+    files = {}
+    for stage in result.stages:
+        # TF-MOT's layers do not come back from a .keras file.
+        suffix = ".h5" if stage.name == "quantized" else ".keras"
+        files[stage.name] = str(_save(stage.model, options.out / f"{stage.name}{suffix}"))
+    x, _ = kr.data.arrays(data.test, 500)
+    exported = kr.export.tflite(result.model, options.out / "model.tflite", check=x)
+    files["tflite"] = str(exported.path)
+    text = f"{result.summary()}\n\n{exported}\nWritten to {options.out}: {', '.join(files)}"
+    return Result({**result.to_dict(), "files": files}, text)
+
+
+def export(options) -> Result:
+    """Writes one file or SavedModel, checked against the model."""
+    data = _load(options)
+    model = _model(options.model, data, options.seed)
+    x, _ = kr.data.arrays(data.test, 500)
+    if options.format == "serving":
+        exported = kr.export.serving(
+            model, options.out, version=options.version, class_names=data.class_names, check=x
+        )
+    else:
+        representative = kr.data.arrays(data.train, 500)[0] if options.format == "int8" else None
+        exported = kr.export.tflite(
+            model,
+            options.out,
+            mode=options.format,
+            representative=representative,
+            check=x,
+            class_names=data.class_names,
+        )
+    return Result(exported.to_dict(), str(exported))
+
+
+def _load(options):
+    return kr.data.load(
+        options.data,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        data_dir=options.data_dir,
+        image_size=options.image_size,
+        limit=options.limit,
+    )
+
+
+def _model(name, data, seed):
+    """A model from a file, or a new built-in one for the data."""
+    if name in kr.zoo.names():
+        return kr.zoo.build(name, input_shape=data.input_shape, classes=data.classes, seed=seed)
+    path = pathlib.Path(name)
+    if not path.exists():
+        raise ValueError(
+            f"--model {name!r} is neither a file nor a built-in model. Built-in: "
+            f"{', '.join(kr.zoo.names())}."
+        )
+    return _load_model(path)
+
+
+def _load_model(path):
+    return kr.compress.load(path) if path.suffix == ".h5" else bridge.load(path)
+
+
+def _artifacts(arguments) -> dict:
+    """NAME=PATH or PATH to what `kr.evaluate` takes."""
+    artifacts = {}
+    for argument in arguments:
+        name, separator, path = argument.rpartition("=")
+        path = pathlib.Path(path)
+        name = name if separator else path.name
+        if name in artifacts:
+            raise ValueError(f"Two artifacts are named {name!r}. Name them: first={path}.")
+        if not path.exists():
+            raise ValueError(f"There is no {path}. Give [NAME=]PATH of a model or file.")
+        artifacts[name] = _load_model(path) if path.suffix in (".keras", ".h5") else path
+    return artifacts
+
+
+def _pgd(options):
+    return kr.attacks.PGD(
+        eps=options.eps, norm=options.norm, steps=options.steps, step_size=options.step_size
+    )
+
+
+def _attacks(options) -> list:
+    known = {"fgsm": kr.attacks.FGSM(eps=options.eps, norm=options.norm), "pgd": _pgd(options)}
+    names = [name.strip().lower() for name in options.attacks.split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--attacks knows {', '.join(known)}, got {name!r}.")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _save(model, path):
+    """Writes the model beside and renames it."""
+    beside = path.with_name(f".{path.stem}.part{path.suffix}")
+    model.save(beside)
+    beside.replace(path)
+    return path

@@ -1,0 +1,120 @@
+"""Sets the ranges of a fake-quantized model from data, before it is trained."""
+
+import tensorflow as tf
+
+
+def calibrate(model, batches: tf.data.Dataset) -> None:
+    """Sets each activation's range to the mean over `batches` of the batch's own range.
+
+    TF-MOT starts each range at [-6, 6] and moves it by a thousandth of the difference a
+    step: after the few hundred steps of a fine-tune most of [-6, 6] would still be there, and
+    seven eighths of the int8 values wasted on an activation in [0, 1]. Ranges of inputs are
+    the extremes seen. Weight ranges are those of the weights.
+
+    Args:
+        model: what `quantize_apply` returned; its range variables are assigned.
+        batches: inputs, batched, a few batches.
+    """
+    settle_weights(model)
+    watched = []
+    for layer in model.layers:
+        watched += _watch(layer)
+    try:
+        for x in batches:
+            model(x, training=False)
+    finally:
+        for watcher in watched:
+            watcher.restore()
+    for watcher in watched:
+        watcher.assign()
+
+
+def settle_weights(model) -> None:
+    """Brings the stored kernels and their ranges up to what the last training step left.
+
+    The kernel that TF-MOT keeps is the one from before the last step where it preserves
+    clusters, and is masked only when used where it preserves zeros.
+    """
+    for layer in model.layers:
+        for variable, quantizer, state in getattr(layer, "_weight_vars", ()):
+            if "sparsity_mask" in state:
+                variable.assign(variable * state["sparsity_mask"])
+            quantizer(variable, True, weights=state)
+
+
+class _Watcher:
+    """Stands in for a quantizer, notes the range of what passes, and lets it pass."""
+
+    def __init__(self, quantizer, state, restore, extremes=False):
+        self.quantizer = quantizer
+        self.state = state
+        self.restore = restore
+        self.extremes = extremes
+        self.low, self.high = [], []
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        self.low.append(float(tf.reduce_min(inputs)))
+        self.high.append(float(tf.reduce_max(inputs)))
+        return inputs
+
+    def assign(self):
+        if not self.low:
+            return
+        low, high = sum(self.low) / len(self.low), sum(self.high) / len(self.high)
+        if self.extremes:
+            low, high = min(self.low), max(self.high)
+        # TFLite needs zero inside the range, and a range of no width is none.
+        low, high = min(low, 0.0), max(high, 0.0)
+        if high - low < 1e-6:
+            high = low + 1e-3
+        self.state["min_var"].assign(low)
+        self.state["max_var"].assign(high)
+
+
+def _watch(layer) -> list[_Watcher]:
+    """Puts watchers into one layer of TF-MOT's; each knows how to take itself out again."""
+    watchers = []
+    if getattr(layer, "quantizer", None) is not None and hasattr(layer, "quantizer_vars"):
+        watchers.append(
+            _Watcher(layer.quantizer, layer.quantizer_vars, _undo(layer), extremes=True)
+        )
+        layer.quantizer = watchers[-1]
+    if getattr(layer, "_output_quantizers", None):
+        original = layer._output_quantizers
+
+        def restore(layer=layer, original=original):
+            layer._output_quantizers = original
+
+        watchers.append(_Watcher(original[0], layer._output_quantizer_vars, restore))
+        layer._output_quantizers = [watchers[-1]]
+    for activation in getattr(layer, "_quantize_activations", ()):
+        places = [
+            getattr(activation, name)
+            for name in ("_pre_activation_vars", "_post_activation_vars")
+            if hasattr(activation, name)
+        ]
+        if places:
+            watchers += _watch_activation(activation, places)
+    return watchers
+
+
+def _watch_activation(activation, places) -> list[_Watcher]:
+    # One quantizer serves before and after the activation: told apart by their variables.
+    undo = _undo(activation)
+    watchers = [_Watcher(activation.quantizer, place, undo) for place in places]
+    by_variable = {id(watcher.state["min_var"]): watcher for watcher in watchers}
+
+    def dispatch(inputs, training, weights, **kwargs):
+        return by_variable[id(weights["min_var"])](inputs, training, weights)
+
+    activation.quantizer = dispatch
+    return watchers
+
+
+def _undo(holder):
+    original = holder.quantizer
+
+    def restore():
+        holder.quantizer = original
+
+    return restore

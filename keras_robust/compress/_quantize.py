@@ -1,0 +1,296 @@
+"""Quantization-aware training to int8, by TF-MOT's wrappers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from keras_robust._keras import keras, require_legacy
+from keras_robust.compress._calibrate import calibrate, settle_weights
+from keras_robust.compress._flatten import clone
+from keras_robust.compress._kernels import lost_zeros
+from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
+from keras_robust.compress._stage import Context, check_precision, replace_layers
+from keras_robust.compress._tfmot import tfmot
+
+_PRESERVE = ("sparsity", "clusters")
+# Activations that TF-MOT can fake-quantize inside a layer with weights.
+_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "swish", "gelu")
+_OWN_OUTPUT = ("relu", "relu6", "swish", "gelu", "linear", "softmax", "sigmoid", "tanh")
+# Layers without kernels that TF-MOT refuses, and whose output has a range of its own.
+_OUTPUT_ONLY = (
+    "Rescaling",
+    "Normalization",
+    "Multiply",
+    "Subtract",
+    "Average",
+    "ELU",
+    "ThresholdedReLU",
+    "AveragePooling3D",
+)
+# What TF-MOT's variables of cluster-preserving training are called.
+_TRAINING_ONLY = ("cluster_centroids_tf", "pulling_indices_tf", "ori_weights_vars_tf")
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Trains with the rounding that an int8 file will have, and keeps what came before.
+
+    Jacob et al. 2017, https://arxiv.org/abs/1712.05877: weights and activations are rounded
+    in the forward pass (weights symmetric, per output channel in convolutions; activations
+    per tensor), and gradients pass straight through. After `Prune` zeros stay zero, after
+    `Cluster` a kernel keeps its few values, after both it keeps both. Activation ranges
+    start from the training data.
+
+    The model that results is a trainable fake-quantized tf_keras model, which
+    `kr.export.tflite` turns into an int8 file. Save it with `model.save("model.h5")` and
+    load it with `kr.compress.load("model.h5")`: TF-MOT's layers do not come back from a
+    `.keras` file.
+
+    Args:
+        bits: "int8".
+        preserve: what to keep, any of "sparsity" and "clusters"; None for what the stages
+            before in the recipe made. Give it for a model that was pruned elsewhere.
+
+    Raises:
+        ValueError: another number format, or something else to preserve.
+
+    >>> Quantize("int8").bits
+    'int8'
+    """
+
+    bits: str = "int8"
+    preserve: tuple[str, ...] | None = None
+
+    name: ClassVar[str] = "quantized"
+    verb: ClassVar[str] = "quantize"
+    learning_rate: ClassVar[float] = 3e-4
+
+    def __post_init__(self):
+        require_legacy("kr.compress.Quantize")
+        if self.bits != "int8":
+            raise ValueError(
+                f"`bits` must be 'int8', got {self.bits!r}. For float16 or dynamic-range files "
+                "no training is needed: give the mode to kr.export.tflite."
+            )
+        if self.preserve is not None:
+            if isinstance(self.preserve, str) or set(self.preserve) - set(_PRESERVE):
+                raise ValueError(
+                    f"`preserve` must be a sequence of names out of {_PRESERVE}, got "
+                    f"{self.preserve!r}."
+                )
+            object.__setattr__(self, "preserve", tuple(self.preserve))
+
+    def check(self, model, context: Context) -> list[str]:
+        """The names of the layers with kernels; raises where TF-MOT could not quantize."""
+        check_precision(model, "Quantize")
+        return [layer.name for layer in model.layers if _treatment(layer) and layer.weights]
+
+    def wrap(self, model, context: Context):
+        """A fake-quantized copy of the flat `model`, its ranges set from the data."""
+        wrapped = _apply(model, *self._keep(context))
+        _hide_untrained(wrapped)
+        if context.batches is not None:
+            calibrate(wrapped, context.batches)
+        return wrapped
+
+    def callbacks(self, wrapped, context: Context) -> list:
+        """None are needed."""
+        return []
+
+    def strip(self, wrapped, model):
+        """A fake-quantized model by TF-MOT's default scheme with `wrapped`'s weights and ranges.
+
+        The variables that only kept clusters and zeros in training are left behind.
+        """
+        settle_weights(wrapped)
+        plain = _apply(model, sparse=False, clusters=None)
+        for source, target in zip(wrapped.layers, plain.layers, strict=True):
+            values = [v for v in source.weights if not _training_only(v.name)]
+            if len(values) != len(target.weights):
+                raise RuntimeError(
+                    f"TF-MOT built layer {source.name!r} with {len(values)} weights in training "
+                    f"and {len(target.weights)} without; this is a bug in keras_robust."
+                )
+            by_name = {_short(v.name): v for v in values}
+            for variable, fallback in zip(target.weights, values, strict=True):
+                variable.assign(by_name.get(_short(variable.name), fallback))
+        return plain
+
+    def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
+        """A sentence for each kernel that lost zeros or gained values it was to keep."""
+        sparse, clusters = self._keep(context)
+        sentences = lost_zeros(before, after) if sparse else []
+        for key, kernel in after.items():
+            old = before.get(key)
+            clustered = clusters and old is not None and old.distinct <= clusters
+            if clustered and kernel.distinct > old.distinct:
+                sentences.append(
+                    f"layer {kernel.layer!r}: {kernel.distinct} different values, "
+                    f"{old.distinct} before"
+                )
+        return sentences
+
+    def _keep(self, context: Context):
+        if self.preserve is None:
+            return context.sparse, context.clusters
+        return "sparsity" in self.preserve, MOST_CLUSTERS if "clusters" in self.preserve else None
+
+
+def _apply(model, sparse, clusters):
+    quantization = tfmot().quantization.keras
+    configs = _configs()
+
+    def annotate(layer):
+        treatment = _treatment(layer)
+        if treatment is None:
+            return layer
+        if treatment == "default":
+            return quantization.quantize_annotate_layer(layer)
+        return quantization.quantize_annotate_layer(layer, configs[treatment]())
+
+    # Decided on `model`, whose layers know their neighbours; the copy's do as well.
+    annotated = replace_layers(clone(model), annotate)
+    with quantization.quantize_scope():
+        return quantization.quantize_apply(annotated, scheme(sparse, clusters))
+
+
+def _configs() -> dict:
+    tfmot()
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_configs as module,
+    )
+
+    return {
+        "output": module.Default8BitOutputQuantizeConfig,
+        "nothing": module.NoOpQuantizeConfig,
+    }
+
+
+def _registry():
+    tfmot()
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_registry as module,
+    )
+
+    return module.Default8BitQuantizeRegistry()
+
+
+def _treatment(layer) -> str | None:
+    """How a layer of a flat model is quantized.
+
+    "default" is TF-MOT's own config, "output" rounds only the output, "nothing" rounds
+    nothing because a later layer does, None leaves the layer out.
+
+    Raises:
+        ValueError: a layer that TF-MOT cannot quantize; named, with the fix.
+    """
+    if isinstance(layer, keras.layers.InputLayer):
+        return None
+    kind = type(layer).__name__
+    if layer.weights and len(layer.inbound_nodes) > 1:
+        raise ValueError(
+            f"The layer {layer.name!r} ({kind}) is called {len(layer.inbound_nodes)} times, and "
+            "TF-MOT cannot quantize a layer with weights that is shared. Give each call a layer "
+            "of its own, or leave Quantize out of the recipe."
+        )
+    if kind in ("BatchNormalization", "SyncBatchNormalization"):
+        if _follows_kernel(layer):
+            return "default"
+        # As in ResNetV2: rounding before a ReLU would spend half the codes on nothing.
+        return "nothing" if _before_relu(layer) else "output"
+    if kind == "Activation":
+        name = getattr(layer.activation, "__name__", "")
+        return "default" if name in _OWN_OUTPUT else "output"
+    if kind in ("SeparableConv1D", "SeparableConv2D") or _registry().supports(layer):
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if layer.weights and activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"The layer {layer.name!r} ({kind}) has the activation {activation!r}, which "
+                f"TF-MOT cannot quantize inside a layer; it can {_ACTIVATIONS}. Make it a layer "
+                f"of its own: {kind}(...) without activation, then Activation({activation!r})."
+            )
+        return "default"
+    if kind in _OUTPUT_ONLY:
+        return "output"
+    if layer.weights:
+        raise ValueError(
+            f"The layer {layer.name!r} ({kind}) has weights that TF-MOT cannot quantize to int8. "
+            "Replace it (Conv2D, DepthwiseConv2D, Conv2DTranspose, SeparableConv2D, Dense and "
+            "BatchNormalization can), or leave Quantize out of the recipe and let "
+            "kr.export.tflite quantize after training."
+        )
+    return None
+
+
+def _follows_kernel(layer) -> bool:
+    """Whether TF-MOT treats this BatchNormalization together with the layer before it."""
+    source = layer.inbound_nodes[0].inbound_layers
+    if isinstance(source, list) or type(source).__name__ not in (
+        "Conv2D",
+        "DepthwiseConv2D",
+        "Dense",
+    ):
+        return type(source).__name__ in ("SeparableConv1D", "SeparableConv2D")
+    linear = getattr(source.activation, "__name__", "") == "linear"
+    return linear and len(source.outbound_nodes) == 1
+
+
+def _before_relu(layer) -> bool:
+    if len(layer.outbound_nodes) != 1:
+        return False
+    after = layer.outbound_nodes[0].layer
+    activation = getattr(getattr(after, "activation", None), "__name__", "")
+    return type(after).__name__ == "ReLU" or (
+        type(after).__name__ == "Activation" and activation == "relu"
+    )
+
+
+def _hide_untrained(wrapped) -> None:
+    """Takes the kernels that cluster-preserving training overwrites out of the trained ones.
+
+    TF-MOT assigns them from the centroids in every step and gives them no gradient, which
+    every optimizer warns of.
+    """
+    for layer in wrapped.layers:
+        for variable, _, state in getattr(layer, "_weight_vars", ()):
+            if "ori_weights_vars_tf" in state:
+                layer._trainable_weights = [
+                    v for v in layer._trainable_weights if v is not variable
+                ]
+                layer._non_trainable_weights.append(variable)
+
+
+def _training_only(name: str) -> bool:
+    return any(part in name for part in _TRAINING_ONLY)
+
+
+def _short(name: str) -> str:
+    return name.partition(":")[0].rpartition("/")[2]
+
+
+def load(path):
+    """Loads a saved model that may be a fake-quantized one of `Quantize`.
+
+    Keras alone cannot, as it does not know TF-MOT's layers.
+
+    Args:
+        path: an `.h5` file or SavedModel folder that `model.save` wrote; for a model that is
+            not quantized also a `.keras` file.
+
+    Returns:
+        The tf_keras model.
+
+    Raises:
+        ValueError: a `.keras` file of a fake-quantized model.
+    """
+    require_legacy("kr.compress.load")
+    try:
+        with tfmot().quantization.keras.quantize_scope():
+            return keras.models.load_model(path)
+    except ValueError as error:
+        if str(path).endswith(".keras") and "variables during loading" in str(error):
+            raise ValueError(
+                f"{path} holds a fake-quantized model, and TF-MOT's layers do not come back from "
+                "a .keras file. Save it with model.save('model.h5') and load that. "
+                f"({error})"
+            ) from error
+        raise

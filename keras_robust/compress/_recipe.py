@@ -1,0 +1,249 @@
+"""Stages run one after the other, each fine-tuned, checked and handed on."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from keras_robust._checks import check_logit_model
+from keras_robust._keras import keras, require_legacy
+from keras_robust.compress._cluster import Cluster
+from keras_robust.compress._flatten import flatten
+from keras_robust.compress._inputs import check_dataset, check_epochs, loss_for
+from keras_robust.compress._kernels import kernels, rows
+from keras_robust.compress._prune import Prune
+from keras_robust.compress._quantize import Quantize
+from keras_robust.compress._result import Result, Stage
+from keras_robust.compress._seeds import seeded
+from keras_robust.compress._stage import Context
+
+_ORDER = (Prune, Cluster, Quantize)
+_WHY = {
+    (Cluster, Prune): "pruning would set clustered weights to zero and train the rest apart again",
+    (Quantize, Prune): "int8 is the last step; the pruned weights would be float again",
+    (Quantize, Cluster): "int8 is the last step; the centroids would be float again",
+}
+_CALIBRATION_BATCHES = 8
+# Ours to Keras's: 2 is a line an epoch there, and 1 a bar.
+_FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Compresses a model in stages, each of which keeps what the ones before it made.
+
+    The order is prune, cluster, quantize, any of them left out, as in Deep Compression (Han,
+    Mao and Dally 2015, https://arxiv.org/abs/1510.00149).
+
+    Args:
+        stages: `Prune`, `Cluster` and `Quantize` objects in this order, each at most once.
+
+    Raises:
+        TypeError: something that is no stage.
+        ValueError: no stage, one twice, or another order.
+
+    >>> len(Recipe([Prune(0.9), Cluster(16), Quantize("int8")]).stages)
+    3
+    """
+
+    stages: Sequence
+
+    def __post_init__(self):
+        require_legacy("kr.compress.Recipe")
+        if isinstance(self.stages, _ORDER):
+            raise TypeError(f"`stages` must be a list, write Recipe([{self.stages!r}]).")
+        stages = tuple(self.stages)
+        if not stages:
+            raise ValueError("`stages` is empty. Give at least one of Prune, Cluster, Quantize.")
+        for stage in stages:
+            if not isinstance(stage, _ORDER):
+                hint = " Write Prune(0.9), not Prune." if stage in _ORDER else ""
+                raise TypeError(
+                    f"`stages` takes Prune, Cluster and Quantize objects, got {stage!r}.{hint}"
+                )
+        for first, second in zip(stages, stages[1:], strict=False):
+            _check_order(type(first), type(second))
+        object.__setattr__(self, "stages", stages)
+
+    def run(
+        self,
+        model,
+        train_ds: tf.data.Dataset,
+        *,
+        fine_tune: Callable | None = None,
+        epochs: int | Sequence[int] = 2,
+        validation_data: tf.data.Dataset | None = None,
+        callbacks: Sequence = (),
+        verbose: int = 1,
+        seed: int = 0,
+        optimizer=None,
+        on_stage: Callable | None = None,
+    ) -> Result:
+        """Compresses a copy of `model`; `model` itself is left as it is.
+
+        Args:
+            model: a built Sequential or functional model of tf_keras that returns logits
+                `(batch, classes)`; models inside it are flattened.
+            train_ds: batches `(x, y)`: float `(batch, ...)` inputs, and integer labels
+                `(batch,)` or label vectors `(batch, classes)`. It is read once an epoch.
+            fine_tune: `m -> trainer`, a keras model that trains `m`, such as
+                `lambda m: kr.AdversarialTraining(m, attack)`; None trains `m` itself. A
+                trainer that is not compiled gets Adam (1e-3, 1e-4 and 3e-4 to prune, cluster
+                and quantize), cross-entropy from logits, and accuracy.
+            epochs: epochs of fine-tuning, one number or one for each stage.
+            validation_data: batches like `train_ds`'s, handed to `fit`.
+            callbacks: Keras callbacks, handed to each stage's `fit`.
+            verbose: 0 nothing, 1 a line a stage and one an epoch, 2 a progress bar.
+            seed: of everything random here; with the same seed, and a data set that repeats
+                itself, the result is the same.
+            optimizer: what an uncompiled trainer is compiled with instead; copied for each
+                stage.
+            on_stage: called with each finished `Stage`, to save it before the next one runs.
+
+        Returns:
+            A `Result` with a model for each stage. A promise that was not kept (sparsity,
+            number of clusters, zeros) is in the stage's `broken`, and warned of.
+
+        Raises:
+            TypeError, ValueError: an argument that does not fit, before any training.
+        """
+        each = check_epochs(epochs, len(self.stages))
+        if verbose not in _FIT_VERBOSE:
+            raise ValueError(f"`verbose` must be 0, 1 or 2, got {verbose!r}.")
+        check_logit_model(model)
+        if fine_tune is not None and not callable(fine_tune):
+            raise TypeError(
+                "`fine_tune` must be a function that takes a model and returns its trainer, got "
+                f"{type(fine_tune).__name__}. Write fine_tune=lambda m: kr.AdversarialTraining("
+                "m, attack)."
+            )
+        with seeded(seed):
+            flat = flatten(model)
+            steps, first = check_dataset(train_ds, flat, "train_ds")
+            if validation_data is not None:
+                check_dataset(validation_data, flat, "validation_data")
+            contexts = self._contexts(each, steps, train_ds, seed)
+            for stage, context in zip(self.stages, contexts, strict=True):
+                stage.check(flat, context)
+            make = _TrainerMaker(fine_tune, optimizer, loss_for(first[1]))
+            fit = {
+                "validation_data": validation_data,
+                "verbose": _FIT_VERBOSE[verbose],
+            }
+            done = []
+            for number, stage in enumerate(self.stages):
+                say = _speaker(verbose, f"[{number + 1}/{len(self.stages)}] ")
+                finished = _run_stage(
+                    stage, contexts[number], flat, train_ds, make, fit, list(callbacks), say
+                )
+                done.append(finished)
+                flat = finished.model
+                if on_stage is not None:
+                    on_stage(finished)
+        return Result(original=model, stages=done)
+
+    def _contexts(self, epochs, steps, train_ds, seed) -> list[Context]:
+        batches = train_ds.take(_CALIBRATION_BATCHES).map(lambda x, *_: x)
+        contexts, sparse, clusters = [], False, None
+        for stage, number in zip(self.stages, epochs, strict=True):
+            contexts.append(Context(number, steps, batches, sparse, clusters, seed))
+            sparse = sparse or isinstance(stage, Prune)
+            if isinstance(stage, Cluster):
+                clusters = stage.clusters
+        return contexts
+
+
+def _run_stage(stage, context, model, train_ds, make, fit, callbacks, say) -> Stage:
+    start = time.perf_counter()
+    chosen = stage.check(model, context)
+    say(f"{stage.verb}: {len(chosen)} layers, {context.epochs} x {context.steps} steps")
+    before = kernels(model)
+    wrapped = stage.wrap(model, context)
+    trainer = make(wrapped, stage.learning_rate)
+    history = trainer.fit(
+        train_ds,
+        epochs=context.epochs,
+        callbacks=stage.callbacks(wrapped, context) + callbacks,
+        **fit,
+    )
+    plain = stage.strip(wrapped, model)
+    after = kernels(plain)
+    broken = stage.broken(before, after, chosen, context)
+    for sentence in broken:
+        warnings.warn(f"{stage.name}: {sentence}", stacklevel=3)
+    finished = Stage(
+        name=stage.name,
+        model=plain,
+        history=dict(history.history),
+        layers=rows(before, after),
+        broken=broken,
+        seconds=time.perf_counter() - start,
+    )
+    values = max(row["distinct_after"] for row in finished.layers)
+    say(
+        f"{stage.name}: sparsity {finished.sparsity:.3f}, at most {values:,} values a kernel, "
+        f"{finished.seconds:.1f} s"
+    )
+    return finished
+
+
+class _TrainerMaker:
+    """Makes the compiled trainer of a wrapped model."""
+
+    def __init__(self, fine_tune, optimizer, loss):
+        self.fine_tune = fine_tune
+        self.optimizer = None if optimizer is None else keras.optimizers.get(optimizer)
+        self.loss = loss
+
+    def __call__(self, wrapped, learning_rate):
+        trainer = wrapped if self.fine_tune is None else self.fine_tune(wrapped)
+        if not isinstance(trainer, keras.Model):
+            raise TypeError(
+                "`fine_tune` must return a Keras model that trains the one it was given, got "
+                f"{type(trainer).__name__}."
+            )
+        trained = {id(variable) for variable in trainer.trainable_variables}
+        if any(id(variable) not in trained for variable in wrapped.trainable_variables):
+            raise ValueError(
+                "`fine_tune` returned a trainer that does not train the model it was given: "
+                "some of its weights are missing from trainer.trainable_variables. Wrap the "
+                "argument itself, not a copy, and keep it as an attribute of the trainer."
+            )
+        if getattr(trainer, "_is_compiled", False):
+            if self.optimizer is not None:
+                raise ValueError(
+                    "`optimizer` is for trainers that are not compiled, but `fine_tune` returned "
+                    "a compiled one. Leave one of the two out."
+                )
+            return trainer
+        trainer.compile(
+            optimizer=self._optimizer(learning_rate), loss=self.loss, metrics=["accuracy"]
+        )
+        return trainer
+
+    def _optimizer(self, learning_rate):
+        if self.optimizer is None:
+            return keras.optimizers.Adam(learning_rate)
+        return type(self.optimizer).from_config(self.optimizer.get_config())
+
+
+def _check_order(first, second) -> None:
+    if first is second:
+        raise ValueError(
+            f"`stages` has {first.__name__} twice. Give each stage once, with its final setting."
+        )
+    if (first, second) in _WHY:
+        raise ValueError(
+            f"`stages` has {second.__name__} after {first.__name__}: {_WHY[first, second]}. "
+            "The order is Prune, Cluster, Quantize."
+        )
+
+
+def _speaker(verbose, prefix):
+    def say(text):
+        if verbose:
+            print(prefix + text, flush=True)
+
+    return say

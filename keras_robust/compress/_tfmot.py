@@ -1,0 +1,73 @@
+"""TensorFlow Model Optimization, imported when first needed and leaving no trace."""
+
+import os
+
+from keras_robust._keras import require_legacy
+
+_VARIABLE = "TF_USE_LEGACY_KERAS"
+
+
+def tfmot():
+    """The module `tensorflow_model_optimization`; its import changes no environment variable.
+
+    TF-MOT sets `TF_USE_LEGACY_KERAS` when imported, so that whatever is started or imported
+    afterwards runs another Keras than the user asked for. It is put back as it was.
+
+    Raises:
+        ImportError: Keras 3 runs, or TF-MOT is not installed.
+    """
+    require_legacy("keras_robust.compress")
+    before = os.environ.get(_VARIABLE)
+    try:
+        import tensorflow_model_optimization
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "tensorflow_model_optimization":
+            raise
+        raise ImportError(
+            "keras_robust.compress needs tensorflow-model-optimization, which is not installed. "
+            'Install it: pip install "keras-robust[compress]".'
+        ) from error
+    finally:
+        if before is None:
+            os.environ.pop(_VARIABLE, None)
+        else:
+            os.environ[_VARIABLE] = before
+    return tensorflow_model_optimization
+
+
+def prune_registry():
+    """TF-MOT's table of the layers whose weights it can prune."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry as module
+
+    return module.PruneRegistry
+
+
+def cluster_registry():
+    """TF-MOT's table of the layers whose weights it can cluster."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras import (
+        clustering_registry as module,
+    )
+
+    return module.ClusteringRegistry
+
+
+def cluster_weights():
+    """TF-MOT's experimental `cluster_weights`, the one that can keep zeros."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental import (
+        cluster as module,
+    )
+
+    return module.cluster_weights
+
+
+def cluster_wrapper():
+    """TF-MOT's module of the layer that clusters the weights of another."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras import (
+        cluster_wrapper as module,
+    )
+
+    return module

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust._keras import LEGACY, keras
+from keras_robust.compress import Quantize
+from keras_robust.compress._calibrate import calibrate
+from keras_robust.compress._flatten import flatten
+from keras_robust.compress._stage import Context
+
+pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
+
+
+def ranges(model):
+    return {
+        w.name.partition(":")[0].rpartition("/")[2] + " " + layer.name: w.numpy()
+        for layer in model.layers
+        for w in layer.weights
+        if w.name.partition(":")[0].endswith(("_min", "_max"))
+    }
+
+
+def test_ranges_are_those_of_the_data_by_hand():
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(2, name="a", activation="relu")(inputs)
+    model = flatten(keras.Model(inputs, keras.layers.Dense(2, name="b")(x)))
+    model.get_layer("a").set_weights([np.diag([2.0, -4.0]), np.zeros(2)])
+    model.get_layer("b").set_weights([np.eye(2), np.array([0.5, -3.0])])
+    batches = tf.data.Dataset.from_tensor_slices(
+        np.array([[[1.0, 0.5], [0.0, 0.25]], [[2.0, 0.5], [0.5, 0.0]]], "float32")
+    )
+    wrapped = Quantize().wrap(model, Context(1, 1, batches))
+    found = ranges(wrapped)
+    # Inputs: the extremes. a: batch maxima 2 and 4. b: a's outputs plus its bias.
+    near = dict(rel=1e-2)
+    entry = wrapped.layers[1].name
+    assert found[f"{entry}_max {entry}"] == 2.0 and found[f"{entry}_min {entry}"] == 0.0
+    assert found["kernel_max quant_a"] == pytest.approx(4.0)
+    assert found["post_activation_min quant_a"] == 0.0
+    assert found["post_activation_max quant_a"] == pytest.approx(3.0, **near)
+    assert found["post_activation_min quant_b"] == pytest.approx(-3.0, **near)
+    assert found["post_activation_max quant_b"] == pytest.approx(3.5, **near)
+
+
+def test_fake_quantized_model_is_close_at_once(tools):
+    model = flatten(tools.model())
+    x, _ = tools.data(64)
+    wrapped = Quantize().wrap(model, Context(1, 1, tools.dataset().map(lambda x, y: x)))
+    exact = model(x).numpy()
+    assert np.abs(wrapped(x, training=False) - exact).max() < 0.05 * np.ptp(exact)
+    # As TF-MOT leaves it, with [-6, 6] for all weights and activations, it is not.
+    raw = Quantize().wrap(model, Context(1, 1))
+    assert np.abs(raw(x, training=False) - exact).max() > 0.05 * np.ptp(exact)
+
+
+def test_calibration_takes_itself_out_when_it_fails(tools):
+    wrapped = Quantize().wrap(flatten(tools.model()), Context(1, 1))
+    before = ranges(wrapped)["post_activation_max quant_conv_b"]
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        calibrate(wrapped, [np.zeros((2, 5, 5, 1), "float32")])
+    quantizers = [
+        type(q).__name__
+        for layer in wrapped.layers
+        for q in [getattr(layer, "quantizer", None), *(getattr(layer, "_output_quantizers", ()))]
+        if q is not None
+    ]
+    assert "_Watcher" not in quantizers
+    assert ranges(wrapped)["post_activation_max quant_conv_b"] == before

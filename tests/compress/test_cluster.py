@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from keras_robust._keras import LEGACY, keras
+from keras_robust.compress import Cluster
+from keras_robust.compress._flatten import flatten
+from keras_robust.compress._kernels import kernels
+from keras_robust.compress._seeds import seeded
+from keras_robust.compress._stage import Context
+
+pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
+CONTEXT = Context(1, 4)
+
+
+def pruned_model(tools, share=0.6):
+    model = flatten(tools.model())
+    for name in ("conv_b", "hidden", "out"):
+        kernel = model.get_layer(name).kernel
+        values = kernel.numpy()
+        values[np.abs(values) < np.quantile(np.abs(values), share)] = 0
+        kernel.assign(values)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("init", "clusters", "jit"),
+    [("linear", 8, True), ("kmeans++", 5, False), ("random", 4, False), ("density", 6, False)],
+)
+def test_kernels_hold_few_values_and_keep_their_zeros(tools, init, clusters, jit):
+    stage = Cluster(clusters, init=init)
+    model = pruned_model(tools)
+    with seeded(0):
+        plain = tools.run_stage(stage, model, CONTEXT, tools.dataset(), jit)
+    before, after = kernels(model), kernels(plain)
+    for key, kernel in after.items():
+        assert 2 <= np.unique(kernel.values).size <= clusters, key
+        assert np.all(kernel.values[before[key].values == 0] == 0), key
+    # conv_a had no zeros, so it was given no zero centroid to keep.
+    assert not stage.broken(before, after, stage.check(model, CONTEXT), CONTEXT)
+
+
+def test_two_clusters_cannot_keep_zeros(tools):
+    for model, context in [
+        (pruned_model(tools), CONTEXT),
+        (flatten(tools.model()), CONTEXT._replace(sparse=True)),
+    ]:
+        with pytest.raises(ValueError, match="at least 3 to keep the zeros.*got 2"):
+            Cluster(2).check(model, context)
+        assert Cluster(2, preserve_sparsity=False).check(model, context)
+    plain = tools.run_stage(Cluster(2), flatten(tools.model()), CONTEXT, tools.dataset())
+    assert np.unique(plain.get_layer("hidden").kernel.numpy()).size == 2
+
+
+def test_small_kernels_are_left_alone(tools):
+    stage = Cluster(72)
+    model = flatten(tools.model())
+    # conv_a has 72 weights, out 48: no more than clusters.
+    assert stage.check(model, CONTEXT) == ["conv_b", "hidden"]
+    wrapped = stage.wrap(model, CONTEXT)
+    plain = stage.strip(wrapped, model)
+    for name in ("conv_a", "out"):
+        assert np.array_equal(plain.get_layer(name).kernel, model.get_layer(name).kernel)
+
+
+def test_broken_promises_are_told(tools):
+    model = pruned_model(tools)
+    before = kernels(model)
+    after = kernels(flatten(tools.model()))
+    told = Cluster(8).broken(before, after, ["hidden"], CONTEXT)
+    assert "layer 'hidden': 384 different values, clusters=8 was asked" in told
+    assert any("'hidden': 230 of 230 zeros of its kernel were lost" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (dict(clusters=1), ValueError, "at least 2, got 1"),
+        (dict(clusters=2.5), TypeError, "whole number, got 2.5"),
+        (dict(clusters=True), TypeError, "whole number"),
+        (dict(clusters=4, init="pca"), ValueError, "`init` must be one of .*'kmeans"),
+        (dict(clusters=4, layers="x"), TypeError, "sequence of layer names"),
+    ],
+)
+def test_errors(arguments, error, match):
+    with pytest.raises(error, match=match):
+        Cluster(**arguments)
+
+
+def test_more_clusters_than_weights(tools):
+    with pytest.raises(ValueError, match="no kernel has more weights.*fewer clusters"):
+        Cluster(10_000).check(flatten(tools.model()), CONTEXT)
+
+
+def test_frozen_layers_are_not_clustered():
+    model = keras.Sequential(
+        [keras.layers.Dense(8, input_shape=(8,), name="a"), keras.layers.Dense(8, name="b")]
+    )
+    model.layers[0].trainable = False
+    assert Cluster(4).check(flatten(model), CONTEXT) == ["b"]

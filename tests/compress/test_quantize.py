@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust._keras import LEGACY, keras
+from keras_robust.compress import Quantize, load
+from keras_robust.compress._flatten import flatten
+from keras_robust.compress._stage import Context
+
+pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
+layers = keras.layers
+
+
+def inputs_of(tools):
+    return tools.dataset().map(lambda x, y: x)
+
+
+@pytest.fixture(scope="module")
+def block(tools):
+    model = flatten(tools.block_model())
+    context = Context(1, 4, inputs_of(tools))
+    return model, tools.run_stage(Quantize(), model, context, tools.dataset())
+
+
+def interpret(content, x):
+    resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = tf.lite.Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    enter, leave = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    outputs = []
+    for image in x:
+        interpreter.set_tensor(enter["index"], image[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(leave["index"])[0])
+    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
+    operations = [(op["op_name"], types[op["outputs"][0]]) for op in interpreter._get_ops_details()]
+    return np.array(outputs), operations
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_resnet_v2_block_becomes_an_int8_file_close_to_its_twin(tools, block):
+    _, twin = block
+    x, _ = tools.data(64)
+    converter = tf.lite.TFLiteConverter.from_keras_model(twin)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in x)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    logits, operations = interpret(converter.convert(), x)
+    expected = twin.predict(x, verbose=0)
+    step = np.ptp(expected) / 255
+    assert np.abs(logits - expected).mean() < 4 * step
+    assert np.mean(logits.argmax(1) == expected.argmax(1)) > 0.9
+    convolutions = [kind for name, kind in operations if name == "CONV_2D"]
+    assert len(convolutions) == 3 and all(kind is np.int8 for kind in convolutions)
+
+
+def test_saved_model_comes_back(tools, block, tmp_path):
+    _, twin = block
+    x, _ = tools.data(16)
+    twin.save(tmp_path / "m.h5")
+    assert np.array_equal(load(tmp_path / "m.h5").predict(x, verbose=0), twin.predict(x, verbose=0))
+    twin.save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"model.save\('model.h5'\)"):
+        load(tmp_path / "m.keras")
+    plain = keras.Sequential([layers.Dense(2, input_shape=(3,))])
+    plain.save(tmp_path / "p.keras")
+    assert load(tmp_path / "p.keras").count_params() == 8
+
+
+def test_gradients_pass_straight_through(tools, block):
+    model, twin = block
+    x, y = tools.data(16)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    gradients = []
+    for each in (model, twin):
+        with tf.GradientTape() as tape:
+            at = tf.constant(x)
+            tape.watch(at)
+            value = loss(y, each(at, training=False))
+        gradients.append(tf.reshape(tape.gradient(value, at), [-1]).numpy())
+    assert np.all(np.isfinite(gradients[1])) and np.count_nonzero(gradients[1]) > 0.5 * x.size
+    # The twin was trained for four steps more, so alike but not the same.
+    assert np.corrcoef(gradients)[0, 1] > 0.5
+    with tf.GradientTape() as tape:
+        value = loss(y, twin(x, training=True))
+    assert all(g is not None for g in tape.gradient(value, twin.trainable_variables))
+
+
+def test_depthwise_separable_and_pooling_layers(tools):
+    inputs = keras.Input(tools.shape)
+    x = layers.Conv2D(4, 3)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU(max_value=6.0)(x)
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+    x = layers.Concatenate()([x, layers.Multiply()([x, x])])
+    x = layers.AveragePooling2D()(layers.ZeroPadding2D()(x))
+    x = layers.SeparableConv2D(4, 3, padding="same")(x)
+    model = flatten(keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x))))
+    stage = Quantize()
+    wrapped = stage.wrap(model, Context(1, 4, inputs_of(tools)))
+    x, _ = tools.data(32)
+    exact = model(x).numpy()
+    for quantized in (wrapped, stage.strip(wrapped, model)):
+        assert np.abs(quantized(x, training=False) - exact).max() < 0.1 * np.ptp(exact)
+
+
+def shared():
+    inputs, dense = keras.Input((4,)), layers.Dense(4, name="twice")
+    return keras.Model(inputs, dense(dense(inputs)))
+
+
+def sequential(*stack):
+    return keras.Sequential([keras.Input((6, 6, 1)), *stack, layers.Flatten(), layers.Dense(2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (shared, "'twice'.*called 2 times.*shared"),
+        (
+            lambda: sequential(layers.Conv2D(2, 3, activation="elu", name="c")),
+            r"'c' \(Conv2D\) has the activation 'elu'.*Activation\('elu'\)",
+        ),
+        (
+            lambda: sequential(layers.LayerNormalization(name="norm")),
+            r"'norm' \(LayerNormalization\) has weights that TF-MOT cannot quantize",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_quantized_are_named(make, match):
+    with pytest.raises(ValueError, match=match):
+        Quantize().check(flatten(make()), Context(1, 1))
+
+
+def test_mixed_precision_is_refused(tools):
+    policy = keras.mixed_precision.global_policy()
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, dtype="mixed_bfloat16", name="half")(inputs))
+    with pytest.raises(ValueError, match="float32 only, but the layer 'half'.*'mixed_bfloat16'"):
+        Quantize().check(flatten(model), Context(1, 1))
+    try:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        with pytest.raises(ValueError, match="the global policy has the dtype policy"):
+            Quantize().check(flatten(tools.model()), Context(1, 1))
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (dict(bits="int4"), "`bits` must be 'int8', got 'int4'"),
+        (dict(bits=8), "got 8"),
+        (dict(preserve="sparsity"), "must be a sequence of names"),
+        (dict(preserve=["zeros"]), r"out of \('sparsity', 'clusters'\)"),
+    ],
+)
+def test_errors(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        Quantize(**arguments)
