@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 _MODULES = ("attacks", "compress", "data", "export", "losses", "training", "zoo")
 _NAMES = {
     "AdversarialTraining": "training",
-    "Report": "evaluate",
-    "evaluate": "evaluate",
+    "Report": "evaluation",
+    "evaluate": "evaluation",
     "from_keras3": "bridge",
     "objectives": "training",
     "to_keras3": "bridge",

@@ -67,9 +67,7 @@ def loss_of(trainer, x, y, y_pred, sample_weight):
     """The compiled loss plus regularisation, a scalar; the "loss" metric is left alone."""
     if LEGACY:
         # `Model.compute_loss` would feed the "loss" metric, also from inside an attack.
-        return trainer.compiled_loss(
-            y, y_pred, sample_weight, regularization_losses=trainer.losses
-        )
+        return trainer.compiled_loss(y, y_pred, sample_weight, regularization_losses=trainer.losses)
     return trainer.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
 
 

@@ -106,9 +106,7 @@ class Ball:
 
     def _project(self, delta, low, high):
         if self.norm == "linf":
-            return tf.clip_by_value(
-                delta, tf.maximum(low, -self.eps), tf.minimum(high, self.eps)
-            )
+            return tf.clip_by_value(delta, tf.maximum(low, -self.eps), tf.minimum(high, self.eps))
         if self.norm == "l2":
             return _stretch(delta, low, high, self.eps, limit=1.0, rounds=5)
         return _shrink_l1(delta, low, high, self.eps)
@@ -168,9 +166,7 @@ def _stretch(direction, low, high, eps, limit, rounds) -> tf.Tensor:
         moved = stretch * unit
         clipped = tf.clip_by_value(moved, low, high)
         inside = tf.equal(moved, clipped)
-        taken = tf.reduce_sum(
-            tf.square(tf.where(inside, 0.0, clipped)), _axes(unit), keepdims=True
-        )
+        taken = tf.reduce_sum(tf.square(tf.where(inside, 0.0, clipped)), _axes(unit), keepdims=True)
         free = tf.reduce_sum(tf.square(tf.where(inside, unit, 0.0)), _axes(unit), keepdims=True)
         longer = tf.sqrt(tf.maximum(eps * eps - taken, 0.0) / tf.maximum(free, 1e-30))
         stretch = tf.maximum(stretch, tf.minimum(longer, 1e30))

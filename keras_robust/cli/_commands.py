@@ -48,12 +48,8 @@ def train(options) -> Result:
         validation_attack=attack,
         seed=options.seed,
     )
-    schedule = keras.optimizers.schedules.CosineDecay(
-        options.learning_rate, options.epochs * steps
-    )
-    trainer.compile(
-        keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=options.xla
-    )
+    schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * steps)
+    trainer.compile(keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=options.xla)
     history = trainer.fit(
         data.train,
         validation_data=data.test,

@@ -57,7 +57,9 @@ def _command(commands, name, summary, examples):
 
 
 def _demo(parser):
-    parser.add_argument("--report", type=pathlib.Path, default=pathlib.Path("report"), help="folder")
+    parser.add_argument(
+        "--report", type=pathlib.Path, default=pathlib.Path("report"), help="folder"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a minute instead of five: fewer images and epochs"
     )

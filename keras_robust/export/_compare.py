@@ -46,6 +46,18 @@ class Exported:
     compared_on: str
     float_ops: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict:
+        """The same, ready for JSON."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+    def __str__(self):
+        return (
+            f"{self.path.name}: {self.mode}, {self.bytes / 1000:,.1f} KB, gzipped "
+            f"{self.gzip_bytes / 1000:,.1f} KB; same class as its source on "
+            f"{self.agreement:.1%} of {self.images} images, error {self.relative_error:.2g} of "
+            f"the logits' size (at most {self.tolerance:g})"
+        )
+
 
 def compare(source: np.ndarray, written: np.ndarray, mode: str, tolerance: float | None) -> dict:
     """The numbers of `Exported`; raises `ExportMismatch` when they are too far apart.

@@ -20,8 +20,8 @@ def trades(labels, clean_logits, adv_logits, beta: float = 6.0) -> tf.Tensor:
     Raises:
         ValueError: negative `beta`.
 
-    >>> trades([1], [[0.0, 0.0]], [[0.0, 0.0]]).numpy().round(4).tolist()
-    [0.6931]
+    >>> round(float(trades([1], [[0.0, 0.0]], [[0.0, 0.0]])[0]), 4)
+    0.6931
     """
     if beta < 0:
         raise ValueError(f"`beta` must be >= 0, got beta={beta}.")

@@ -40,7 +40,9 @@ class Resume(keras.callbacks.Callback):
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise ValueError(f"`resume`={str(folder)!r} is not a writable folder: {error}") from None
+            raise ValueError(
+                f"`resume`={str(folder)!r} is not a writable folder: {error}"
+            ) from None
 
     @property
     def history(self) -> dict[str, list]:

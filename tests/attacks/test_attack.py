@@ -91,7 +91,12 @@ def test_model_of_the_other_keras_is_refused():
 @pytest.mark.parametrize("kind", ["integer", "column", "float", "one_hot"])
 def test_labels_in_every_form_give_the_same_examples(cnn, kind):
     model = cnn()
-    forms = {"integer": Y, "column": Y[:, None], "float": Y.astype("float32"), "one_hot": np.eye(3)[Y]}
+    forms = {
+        "integer": Y,
+        "column": Y[:, None],
+        "float": Y.astype("float32"),
+        "one_hot": np.eye(3)[Y],
+    }
     expected = attack(model, X, Y)
     np.testing.assert_allclose(attack(model, X, forms[kind]), expected, atol=1e-6)
 
@@ -137,7 +142,9 @@ def test_attacked_models_are_not_kept_alive(linear):
 def test_float16_models_keep_small_gradients(rng):
     """A gradient of 1e-9 is zero in float16; attacks only need its sign."""
     inputs = keras.Input((4,))
-    outputs = keras.layers.Dense(3, dtype="mixed_float16", kernel_initializer="glorot_uniform")(inputs)
+    outputs = keras.layers.Dense(3, dtype="mixed_float16", kernel_initializer="glorot_uniform")(
+        inputs
+    )
     model = keras.Model(inputs, outputs)
     x = rng.uniform(0.3, 0.7, size=(8, 4)).astype("float32")
     y = np.argmax(model(x), axis=1)

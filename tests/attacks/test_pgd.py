@@ -102,7 +102,10 @@ def test_best_iterate_is_never_worse_than_the_last(trained):
     last = dataclasses.replace(attack, keep_best=False)(model, x, y)
     best = attack(model, x, y)
     assert np.all(fooled(model, best, y) | ~fooled(model, last, y))
-    loss = lambda x_adv: kr.losses.cross_entropy(y, model(x_adv)).numpy()
+
+    def loss(x_adv):
+        return kr.losses.cross_entropy(y, model(x_adv)).numpy()
+
     same = fooled(model, best, y) == fooled(model, last, y)
     assert np.all(loss(best)[same] >= loss(last)[same] - 1e-6)
     assert np.any(loss(best) > loss(last) + 1e-3)

@@ -57,7 +57,9 @@ def test_every_point_is_in_the_ball_and_the_bounds(case):
         placed = ball.place(x, delta).numpy().astype(np.float64)
         assert np.all(np.isfinite(placed))
         assert placed.min() >= case["bounds"][0] and placed.max() <= case["bounds"][1]
-        assert np.all(norm(placed - x.numpy().astype(np.float64), case["norm"]) <= case["eps"] + 1e-6)
+        assert np.all(
+            norm(placed - x.numpy().astype(np.float64), case["norm"]) <= case["eps"] + 1e-6
+        )
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -168,7 +170,9 @@ def test_tiny_gradients_still_give_a_direction():
 def test_size_matches_numpy(rng):
     delta = rng.normal(size=(3, 4, 2)).astype("float32")
     for name in NORMS:
-        np.testing.assert_allclose(_threat.size(tf.constant(delta), name), norm(delta, name), rtol=1e-6)
+        np.testing.assert_allclose(
+            _threat.size(tf.constant(delta), name), norm(delta, name), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,9 @@ def test_regularisation_counts_once(blobs):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(blobs, policy):
     (x, y), layers = blobs(), keras.layers
-    before = keras.mixed_precision.global_policy().name if LEGACY else keras.config.dtype_policy().name
+    before = (
+        keras.mixed_precision.global_policy().name if LEGACY else keras.config.dtype_policy().name
+    )
     set_policy = (
         keras.mixed_precision.set_global_policy if LEGACY else keras.config.set_dtype_policy
     )

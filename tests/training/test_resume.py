@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust._keras import keras
 
 # Run in a process of its own, so that it can be killed.
 SCRIPT = textwrap.dedent(
@@ -26,7 +25,8 @@ SCRIPT = textwrap.dedent(
     x, y = generator.uniform(size=(64, 5, 5, 1)).astype("float32"), np.arange(64) % 3
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(64, seed=1).batch(16)
     start = keras.initializers.GlorotUniform(seed=0)
-    layers = [keras.layers.Conv2D(4, 3, kernel_initializer=start), keras.layers.BatchNormalization()]
+    layers = [keras.layers.Conv2D(4, 3, kernel_initializer=start)]
+    layers += [keras.layers.BatchNormalization()]
     layers += [keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer=start)]
     model = keras.Sequential([keras.Input((5, 5, 1)), *layers])
     trainer = kr.AdversarialTraining(

@@ -1,0 +1,6 @@
+"""A suite of attacks on a set of artifacts: accuracies, sizes and latencies in one report."""
+
+from keras_robust.evaluation._evaluate import evaluate
+from keras_robust.evaluation._report import Report
+
+__all__ = ["Report", "evaluate"]

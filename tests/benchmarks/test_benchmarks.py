@@ -1,0 +1,149 @@
+"""The benchmarks run, without the peers, and their tables are those of the results."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script, *arguments):
+    """Runs a script in its own process, which pins itself to a core."""
+    return subprocess.run(
+        [sys.executable, str(FOLDER / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
+    return module
+
+
+def measured(script, folder):
+    path = folder / "result.json"
+    done = run(script, "--quick", "--no-peers", "--output", str(path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(path.read_text())
+    assert set(result["left_out"]) == {"ART", "Foolbox", "CleverHans"}
+    assert result["environment"]["cpu"] and result["environment"]["cores"] >= 1
+    assert str(folder) not in path.read_text()
+    return result, done.stdout
+
+
+@pytest.fixture(scope="module")
+def train_step(tmp_path_factory):
+    return measured("train_step.py", tmp_path_factory.mktemp("train_step"))
+
+
+def test_train_step_measures_its_parts_and_ours(train_step):
+    result, printed = train_step
+    groups = {row["group"] for row in result["rows"]}
+    assert groups == {"PGD-2", "TRADES, PGD-2", "PGD-3", "PGD-2, jit_compile=True"}
+    rows = {row["name"]: row for row in result["rows"] if row["group"] == "PGD-2"}
+    parts = [row["cpu_ms"]["median"] for name, row in rows.items() if name.startswith("part: ")]
+    whole = rows["sum of the parts: 2 gradients to x, one training step"]
+    assert whole["ratio"]["median"] == 1.0
+    assert max(parts) < whole["cpu_ms"]["median"]
+    ours = rows["AdversarialTraining, fit"]
+    assert result["target"]["ratio"] == ours["ratio"]
+    assert ours["cpu_ms"]["median"] > max(parts)
+    assert f"{ours['cpu_ms']['median']:.1f}" in printed
+
+
+def test_train_step_compares_attacks_of_equal_strength(train_step):
+    result, _ = train_step
+    work = {row["name"]: row for row in result["same_work"]}
+    by_hand, ours = work["by hand, one tf.function"], work["keras_robust, in training"]
+    assert by_hand["cross_entropy"] > 2 * work["clean"]["cross_entropy"]
+    assert ours["cross_entropy"] == pytest.approx(by_hand["cross_entropy"], rel=0.03)
+    assert ours["largest_change"] <= 0.1 + 1e-6
+
+
+def test_attacks_stay_in_ball_and_bounds_and_are_counted(tmp_path):
+    result, printed = measured("attacks.py", tmp_path)
+    rows = result["rows"]
+    assert {row["norm"] for row in rows} == {"linf", "l1"}
+    assert {row["attack"] for row in rows} == {"FGSM", "PGD-2", "PGD-2 x3"}
+    assert {row["model"] for row in rows} == {"natural", "adversarially trained"}
+    for row in rows:
+        assert row["outside_ball"] == 0 and row["beyond_bounds"] == 0
+        assert row["robust_accuracy"] <= result["clean_accuracy"][row["model"]]
+        assert row["cpu_s"] > 0
+    assert result["target"]["met"] is None  # No peer, no comparison.
+    assert "| natural | linf | FGSM | keras_robust |" in printed
+
+
+def test_strength_is_ours_against_the_strongest_peer_inside_the_ball():
+    attacks = load("attacks")
+    common = {"model": "m", "norm": "l1", "attack": "a"}
+
+    def row(name, accuracy, inside=None):
+        inside = accuracy if inside is None else inside
+        return {
+            **common,
+            "name": name,
+            "robust_accuracy": accuracy,
+            "robust_accuracy_inside": inside,
+        }
+
+    rows = [row("keras_robust", 40.0), row("keras_robust, keep_best=False", 10.0)]
+    assert list(attacks.leads(rows)) == []
+    rows += [row("ART", 20.0, inside=41.0), row("Foolbox", 39.5)]
+    assert list(attacks.leads(rows)) == [("m", "l1", "a", 0.5)]
+
+
+def test_every_variant_runs_once_a_round_and_own_clocks_count():
+    common, calls = load("_common"), []
+    variants = {
+        "plain": lambda steps: calls.append(("plain", steps)),
+        "own": lambda steps: calls.append(("own", steps)) or (0.5, 0.25),
+    }
+    found = common.alternate(variants, rounds=3, steps=4)
+    assert calls[:2] == [("plain", 2), ("own", 2)]  # Traced outside the clock.
+    rounds = [sorted(name for name, _ in calls[i : i + 2]) for i in (2, 4, 6)]
+    assert rounds == [["own", "plain"]] * 3
+    assert found["own"] == [(500.0, 250.0)] * 3
+    assert common.ratios({"a": [(2, 0), (9, 0)], "b": [(1, 0), (3, 0)]}, "a", "b") == {
+        "median": 2.5,
+        "low": 2.0,
+        "high": 3.0,
+    }
+
+
+def test_spread_gives_median_and_quartiles():
+    values = list(range(1, 12))
+    random.Random(0).shuffle(values)
+    assert load("_common").spread(values) == {"median": 6, "low": 3, "high": 9}
+
+
+def test_readme_holds_the_tables_of_the_results():
+    text = (FOLDER / "README.md").read_text()
+    assert load("tables").filled(text) == text
+
+
+def test_results_name_the_machine_and_no_folder():
+    paths = sorted((FOLDER / "results").glob("*.json"))
+    assert paths
+    for path in paths:
+        result = json.loads(path.read_text())
+        assert {"cpu", "cores", "date", "command", "tensorflow", "keras"} <= set(
+            result["environment"]
+        )
+        assert not result["settings"]["quick"]
+        assert "/" not in result["environment"]["command"].replace("benchmarks/", "")

@@ -1,0 +1,292 @@
+"""The command line, run as a user does: a process, its output and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust._keras import LEGACY, keras
+from keras_robust.cli import main
+from keras_robust.cli._parser import make_parser
+
+
+@pytest.fixture
+def archive(blobs, tmp_path):
+    """Blobs as a data set on disk."""
+    x, y = blobs(240)
+    path = tmp_path / "blobs.npz"
+    np.savez(path, x_train=x[:192], y_train=y[:192], x_test=x[192:], y_test=y[192:])
+    return path
+
+
+@pytest.fixture
+def saved(cnn, tmp_path):
+    path = tmp_path / "model.keras"
+    cnn().save(path)
+    return path
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of one command in this process."""
+    code = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_train_evaluate_export(capsys, archive, saved, tmp_path):
+    out = tmp_path / "robust.keras"
+    common = ["--data", archive, "--batch-size", 32, "--eps", 0.1]
+    code, text, progress = call(
+        capsys, "train", *common, "--model", saved, "--steps", 2, "--epochs", 3, "--out", out
+    )
+    assert code == 0 and "clean accuracy" in text and "epoch 3/3" in progress
+    assert isinstance(keras.models.load_model(out), keras.Model)
+
+    file = tmp_path / "robust.tflite"
+    code, text, _ = call(
+        capsys,
+        "export",
+        "--data",
+        archive,
+        "--batch-size",
+        32,
+        "--model",
+        out,
+        "--out",
+        file,
+        "--json",
+    )
+    assert code == 0 and json.loads(text)["mode"] == "int8" and file.exists()
+
+    report = tmp_path / "report"
+    code, text, _ = call(
+        capsys,
+        "evaluate",
+        f"float={out}",
+        f"device={file}",
+        *common,
+        "--images",
+        40,
+        "--steps",
+        3,
+        "--report",
+        report,
+        "--json",
+    )
+    assert code == 0
+    facts = json.loads(text)["artifacts"]
+    assert set(facts) == {"float", "device"}
+    assert set(facts["device"]["robust_accuracy"]) == {"FGSM", "PGD-3"}
+    assert (report / "report.html").exists() and (report / "report.json").exists()
+
+
+def test_export_for_serving(capsys, archive, saved, tmp_path):
+    code, text, _ = call(
+        capsys,
+        "export",
+        "--data",
+        archive,
+        "--batch-size",
+        32,
+        "--model",
+        saved,
+        "--format",
+        "serving",
+        "--version",
+        7,
+        "--out",
+        tmp_path / "m",
+    )
+    assert code == 0 and (tmp_path / "m" / "7" / "saved_model.pb").exists()
+
+
+@pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
+def test_compress(capsys, archive, saved, tmp_path):
+    out = tmp_path / "small"
+    code, text, _ = call(
+        capsys,
+        "compress",
+        "--data",
+        archive,
+        "--batch-size",
+        32,
+        "--model",
+        saved,
+        "--prune",
+        0.5,
+        "--cluster",
+        8,
+        "--epochs",
+        1,
+        "--steps",
+        1,
+        "--out",
+        out,
+    )
+    assert code == 0 and "pruned" in text
+    names = {"pruned.keras", "clustered.keras", "quantized.h5", "model.tflite"}
+    assert {path.name for path in out.iterdir()} == names
+    code, _, _ = call(
+        capsys,
+        "evaluate",
+        out / "quantized.h5",
+        out / "model.tflite",
+        "--data",
+        archive,
+        "--batch-size",
+        32,
+        "--images",
+        20,
+        "--steps",
+        1,
+    )
+    assert code == 0
+
+
+@pytest.mark.skipif(LEGACY, reason="asks what happens without tf_keras")
+def test_compress_under_keras_3_says_the_fix(capsys, archive, saved, tmp_path):
+    code, _, errors = call(
+        capsys, "compress", "--data", archive, "--model", saved, "--out", tmp_path / "small"
+    )
+    assert code == 2 and "TF_USE_LEGACY_KERAS=1" in errors
+
+
+def test_file_of_the_other_keras_is_taken(capsys, archive, tmp_path):
+    other = __import__("keras" if LEGACY else "tf_keras")
+    model = other.Sequential(
+        [other.Input((6, 6, 1)), other.layers.Flatten(), other.layers.Dense(3)]
+    )
+    path = tmp_path / "other.keras"
+    model.save(path)
+    code, text, _ = call(
+        capsys,
+        "evaluate",
+        path,
+        "--data",
+        archive,
+        "--batch-size",
+        32,
+        "--images",
+        20,
+        "--steps",
+        1,
+    )
+    assert code == 0 and "other.keras" in text
+
+
+def test_resume_goes_on(capsys, archive, saved, tmp_path):
+    def train(epochs, out):
+        return call(
+            capsys,
+            "train",
+            "--data",
+            archive,
+            "--batch-size",
+            32,
+            "--model",
+            saved,
+            "--steps",
+            1,
+            "--epochs",
+            epochs,
+            "--resume",
+            tmp_path / "run",
+            "--out",
+            out,
+            "--json",
+        )
+
+    code, first, _ = train(2, tmp_path / "a.keras")
+    code, again, progress = train(2, tmp_path / "b.keras")
+    assert code == 0 and json.loads(first)["history"] == json.loads(again)["history"]
+    assert "epoch" not in progress
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nowhere.npz", "--out", "m.keras"], "nowhere.npz"),
+        (["train", "--out", "m.txt"], "--out must end in .keras, got 'm.txt'"),
+        (["train", "--model", "vgg91", "--out", "m.keras"], "neither a file nor a built-in model"),
+        (["train", "--eps", "-1", "--out", "m.keras"], "`eps` must be a finite number >= 0"),
+        (["evaluate", "nothing.tflite"], "There is no nothing.tflite"),
+        (["evaluate", "a=x.keras", "--attacks", "magic"], "There is no x.keras"),
+        (["export", "--model", "bad.keras", "--out", "m.tflite"], "bad.keras"),
+    ],
+)
+def test_wrong_input_is_exit_code_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.keras").write_bytes(b"not a zip")
+    code, text, errors = call(capsys, *arguments)
+    assert code == 2 and message in errors and text == ""
+    assert "Traceback" not in errors
+    assert not (tmp_path / "m.keras").exists()
+
+
+def test_unknown_attack_is_named(capsys, saved):
+    code, _, errors = call(capsys, "evaluate", saved, "--attacks", "pgd,magic", "--limit", 300)
+    assert code == 2 and "--attacks knows fgsm, pgd, got 'magic'" in errors
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--epochs", "0", "--out", "m.keras"]])
+def test_wrong_usage_is_exit_code_2(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        make_parser().parse_args(arguments)
+    assert stopped.value.code == 2
+
+
+def test_help_is_quick_and_has_examples():
+    """Without importing TensorFlow, which takes seconds."""
+    code = (
+        "import sys, contextlib\nfrom keras_robust.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['train', '--help'])\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "keras-robust train --out robust.keras" in done.stdout
+
+
+def test_command_line_picks_tf_keras_for_itself():
+    code = (
+        "import os\nfrom keras_robust.cli import main\n"
+        "assert main(['evaluate', 'nothing.keras']) == 2\n"
+        "assert os.environ['TF_USE_LEGACY_KERAS'] == '1'\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not LEGACY, reason="the demo compresses, which needs tf_keras")
+def test_demo_quick(capsys, tmp_path):
+    """The whole main job with little of everything; the folder may hold an older one."""
+    from keras_robust.cli import _demo
+
+    monkey = pytest.MonkeyPatch()
+    tiny = _demo.Budget(natural=1, robust=1, stages=(1, 1, 1), limit=512, images=40, sweep=20)
+    monkey.setattr(_demo, "QUICK", tiny)
+    with monkey.context():
+        for _ in range(2):
+            code, text, progress = call(capsys, "demo", "--quick", "--report", tmp_path)
+    monkey.undo()
+    assert code == 0 and "int8 .tflite" in text and "[5/5" in progress
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.json", "report.html", "shipped"}
+    shipped = tmp_path / "shipped"
+    assert (shipped / "model.tflite").exists()
+    assert (shipped / "serving" / "1" / "saved_model.pb").exists()
+    artifacts = kr.Report.load(tmp_path).to_dict()["artifacts"]
+    assert list(artifacts) == [
+        "natural",
+        "robust",
+        "pruned",
+        "clustered",
+        "int8 .tflite",
+        "SavedModel",
+    ]
+    assert set(artifacts["int8 .tflite"]["robust_accuracy"]) == {"FGSM", "PGD-20"}

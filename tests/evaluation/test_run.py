@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from keras_robust.evaluation import evaluate
+from keras_robust.evaluation._run import batches
+
+
+class Bad:
+    name, eps, norm = "bad", 0.1, "linf"
+
+    def __init__(self, change, norm="linf"):
+        self.change, self.norm = change, norm
+
+    def __call__(self, model, x, y, seed=0):
+        return self.change(x)
+
+
+@pytest.mark.parametrize(
+    "change, norm, message",
+    [
+        (lambda x: x + 0.2, "linf", "'bad' left its ball: a perturbation has linf norm 0.2"),
+        (lambda x: x + 0.09, "l2", "left its ball: a perturbation has l2 norm 0.3117"),
+        (lambda x: x + 0.09, "l1", "left its ball: a perturbation has l1 norm 1.08"),
+        (lambda x: x * np.nan, "linf", "with 720 NaN or infinite values"),
+        (lambda x: x[:-1], "linf", r"returned an array of shape \(59, 12\)"),
+        (lambda x: np.where(x == x.min(), -0.01, x), "other", r"left the bounds \(0, 1\)"),
+    ],
+)
+def test_attack_that_breaks_its_promise_is_an_error(inside, change, norm, message):
+    model, x, y, _ = inside()
+    with pytest.raises(ValueError, match=message):
+        evaluate({"m": model}, x, y, [Bad(change, norm)], progress=False, latency_runs=1)
+
+
+@pytest.mark.parametrize("length, size", [(10, 4), (8, 4), (3, 3), (1, 1)])
+def test_batches_are_full_and_cover_each_row_once(length, size):
+    covered = []
+    for rows, count in batches(length, size):
+        assert len(rows) == size
+        covered += rows[:count].tolist()
+    assert covered == list(range(length))
