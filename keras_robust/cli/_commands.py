@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+import warnings
 
 import keras_robust as kr
 from keras_robust import bridge
+from keras_robust._files import beside
 from keras_robust._keras import keras
 from keras_robust.cli._demo import run_demo
 from keras_robust.cli._progress import EpochLines, say
@@ -198,7 +200,8 @@ def _attacks(options) -> list:
 
 def _save(model, path):
     """Writes the model beside and renames it."""
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
-    model.save(beside)
-    beside.replace(path)
+    with beside(path) as temporary, warnings.catch_warnings():
+        # That .h5 is an old format: fake-quantized models come back from no other file.
+        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5")
+        model.save(temporary)
     return path

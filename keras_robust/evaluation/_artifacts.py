@@ -10,6 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
+from keras_robust._files import sizes
 from keras_robust._keras import is_model
 from keras_robust.evaluation import _sizes
 
@@ -122,7 +123,7 @@ def _open_saved_model(name, path, argument):
         "saved_model",
         predict,
         call,
-        lambda shape: (*_sizes.folder_sizes(path), "all files of the SavedModel"),
+        lambda shape: (*sizes(path), "all files of the SavedModel"),
         _timer(predict),
         path,
     )
@@ -175,7 +176,7 @@ def _open_tflite(name, path, argument):
         "tflite",
         model,
         None,
-        lambda shape: (*_sizes.file_sizes(path), "the .tflite file"),
+        lambda shape: (*sizes(path), "the .tflite file"),
         lambda image, runs: TFLiteModel(path, threads=1).latency_ms(image, runs),
         path,
     )

@@ -2,10 +2,9 @@
 
 import copy
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from keras_robust._files import beside
 from keras_robust.evaluation._table import format_table
 
 SCHEMA = 1
@@ -70,9 +69,9 @@ class Report:
         # Both are made before either is written: a failure leaves an older report whole.
         page = render_page(self._data)
         numbers = json.dumps(self._data, indent=1, allow_nan=False) + "\n"
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "report.json", numbers)
-        _replace(folder / "report.html", page)
+        for name, text in (("report.json", numbers), ("report.html", page)):
+            with beside(folder / name) as path:
+                path.write_text(text, encoding="utf-8", newline="\n")
         return folder / "report.html"
 
     @classmethod
@@ -93,19 +92,3 @@ class Report:
             ) from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{str(file)!r} is not a report: {error}.") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes beside and renames, so that a reader sees the old file or the new one."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", text=False)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        # mkstemp gives 0600; a report is to be read like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

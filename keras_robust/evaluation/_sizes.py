@@ -1,38 +1,15 @@
 """Bytes of an artifact, plain and gzipped, so that every stage of a pipeline compares."""
 
-import gzip
-import io
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._files import content_sizes
 from keras_robust.export._quiet import quiet
 from keras_robust.export._source import Traced
 
 CONVERTED = "float32 .tflite conversion"
 WEIGHTS = "float32 weights (it could not be converted to .tflite)"
 WRAPPED = "float32 weights (TF-MOT wrappers not stripped)"
-
-
-def file_sizes(path) -> tuple[int, int]:
-    """Bytes and gzip bytes (level 9) of one file."""
-    return _sizes(Path(path).read_bytes())
-
-
-def folder_sizes(path) -> tuple[int, int]:
-    """Sum of all files' bytes, and bytes of their gzipped tar, the same on every machine."""
-    path, archive, total = Path(path), io.BytesIO(), 0
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            content = file.read_bytes()
-            # Name and length only: dates and owners would change the compressed size.
-            entry = tarfile.TarInfo(file.relative_to(path).as_posix())
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-            total += len(content)
-    return total, _sizes(archive.getvalue())[1]
 
 
 def model_sizes(model, input_shape) -> tuple[int, int, str]:
@@ -43,15 +20,11 @@ def model_sizes(model, input_shape) -> tuple[int, int, str]:
         input_shape: of one input, without the batch axis.
     """
     if any(_is_wrapper(layer) for layer in _layers(model)):
-        return *_sizes(_weights(model)), WRAPPED
+        return *content_sizes(_weights(model)), WRAPPED
     try:
-        return *_sizes(_convert(model, input_shape)), CONVERTED
+        return *content_sizes(_convert(model, input_shape)), CONVERTED
     except Exception:  # noqa: BLE001 - the converter raises many types; the weights always work.
-        return *_sizes(_weights(model)), WEIGHTS
-
-
-def _sizes(content: bytes) -> tuple[int, int]:
-    return len(content), len(gzip.compress(content, 9, mtime=0))
+        return *content_sizes(_weights(model)), WEIGHTS
 
 
 def _convert(model, input_shape) -> bytes:

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._files import sizes
 from keras_robust.export import _flatbuffer
-from keras_robust.export._files import sizes
 from keras_robust.export._interpreter import load
 from keras_robust.export._quiet import quiet
 from keras_robust.export._serving import versions

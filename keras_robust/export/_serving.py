@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._files import beside, sizes
 from keras_robust.export._compare import Exported, check_class_names, compare
-from keras_robust.export._files import beside, sizes
 from keras_robust.export._quiet import quiet
 from keras_robust.export._source import (
     CHUNK,

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._files import beside, sizes
 from keras_robust.export import _flatbuffer
 from keras_robust.export._compare import (
     TOLERANCES,
@@ -15,7 +16,6 @@ from keras_robust.export._compare import (
     check_tolerance,
     compare,
 )
-from keras_robust.export._files import beside, sizes
 from keras_robust.export._interpreter import TFLiteModel
 from keras_robust.export._precision import computes_in_half, in_float32
 from keras_robust.export._quiet import quiet

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._files import write_atomically
+from keras_robust._files import beside
 from keras_robust._keras import ITERATORS_PER_EPOCH, NAME, keras, optimizer_variables
 
 
@@ -79,7 +79,8 @@ class Resume(keras.callbacks.Callback):
         self.epochs.append({name: float(value) for name, value in (logs or {}).items()})
         arrays = {place: np.asarray(value) for place, value in self._variables().items()}
         meta = json.dumps({"run": self._run(), "epochs": self.epochs})
-        write_atomically(self.path, lambda file: np.savez(file, meta=meta, **arrays))
+        with beside(self.path) as path:
+            np.savez(path, meta=meta, **arrays)
 
     def _run(self) -> dict:
         """What must be equal for the states to be of one run."""

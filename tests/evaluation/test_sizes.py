@@ -1,32 +1,8 @@
-import gzip
-import os
-
 import numpy as np
 import pytest
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.evaluation import _sizes
-
-
-def test_file_sizes_are_those_of_the_file(tmp_path):
-    content = os.urandom(500) + bytes(5000)
-    (tmp_path / "f").write_bytes(content)
-    size, small = _sizes.file_sizes(tmp_path / "f")
-    assert size == 5500 and 500 < small < 700
-    assert small == len(gzip.compress(content, 9, mtime=0))
-
-
-def test_folder_sizes_depend_on_names_and_content_only(tmp_path):
-    sizes = []
-    for name, order in (("one", "ab"), ("two", "ba")):
-        for file in order:
-            path = tmp_path / name / "sub" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.encode() * 1000)
-            os.utime(path, (1000, 1000 + len(sizes)))
-        sizes.append(_sizes.folder_sizes(tmp_path / name))
-    assert sizes[0] == sizes[1]
-    assert sizes[0][0] == 2000 and sizes[0][1] < 300
 
 
 def test_model_size_is_that_of_its_float_tflite_file(cnn, tmp_path):

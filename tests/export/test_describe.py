@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_robust import export
+from keras_robust._files import sizes
 from keras_robust._keras import keras
-from keras_robust.export._files import sizes
 
 
 def test_an_int8_file(images, tmp_path):
