@@ -110,7 +110,7 @@ class AdversarialTraining(keras.Model):
                 `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
             jit_compile: whether XLA compiles the step; "auto" does so on a GPU or TPU only,
-                because XLA's convolutions on CPUs were measured 1.6 times slower.
+                because on a CPU XLA runs a convolution on one thread.
             **kwargs: as for `keras.Model.compile`.
         """
         if loss is None:
