@@ -32,6 +32,8 @@ def load(name):
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(FOLDER))
+        for other in ("_common", "tables"):  # Plain names that are not ours alone.
+            sys.modules.pop(other, None)
     return module
 
 

@@ -1,0 +1,125 @@
+"""Markdown tables of `results/*.json`; `python benchmarks/tables.py` puts them in README.md."""
+
+import json
+import pathlib
+
+HERE = pathlib.Path(__file__).parent
+START, END = "<!-- tables: made by tables.py -->", "<!-- end of tables -->"
+
+
+def main() -> None:
+    path = HERE / "README.md"
+    path.write_text(filled(path.read_text()))
+
+
+def filled(text: str) -> str:
+    """`text` with the tables of `results/` between its two marks."""
+    head, rest = text.split(START)
+    _, tail = rest.split(END)
+    return f"{head}{START}\n\n{train_step()}\n\n{attacks()}\n\n{END}{tail}"
+
+
+def train_step() -> str:
+    return _all("train_step", render_train_step)
+
+
+def attacks() -> str:
+    return _all("attacks", render_attacks)
+
+
+def render_train_step(result: dict) -> str:
+    """The step's times, ratios and the check that all do the same work."""
+    target, lines = result["target"], [f"### Training step, {result['environment']['keras']}", ""]
+    ratio = target["ratio"]
+    lines += [
+        f"A step through `fit` takes {ratio['median']:.2f} times the sum of its parts "
+        f"(quartiles {ratio['low']:.2f} to {ratio['high']:.2f}); target at most "
+        f"{target['limit']:.2f}: {'met' if target['met'] else 'missed'}.",
+        "",
+        "| group | variant | CPU ms a step | wall ms | ratio | trace s |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in result["rows"]:
+        trace = f"{row['trace_cpu_s']:.1f}" if "trace_cpu_s" in row else ""
+        lines.append(
+            f"| {row['group']} | {row['name']} | {_span(row['cpu_ms'])} "
+            f"| {row['wall_ms']['median']:.1f} | {row['ratio']['median']:.2f} | {trace} |"
+        )
+    lines += ["", "Ratio: to the first row of the group, paired within a round."]
+    once = [row["once_cpu_ms"] for row in result["rows"] if "once_cpu_ms" in row]
+    lines[-1] += (
+        " Trace: CPU seconds that the first call of `fit` spends beside its steps. Every later "
+        f"call spends {min(once):.0f} to {max(once):.0f} CPU ms beside them (check of the data, "
+        "iterator, shuffle buffer); neither is in the time of a step."
+    )
+    lines += ["", "Same work? PGD-7 of each on one batch and network, briefly trained:", ""]
+    lines += ["| attack | cross-entropy | largest change of a pixel |", "|---|--:|--:|"]
+    for row in result["same_work"]:
+        name, loss, size = row["name"], row["cross_entropy"], row["largest_change"]
+        lines.append(f"| {name} | {loss:.4f} | {size:.7f} |")
+    return "\n".join(lines + _about(result))
+
+
+def render_attacks(result: dict) -> str:
+    """Robust accuracy and time of all contenders."""
+    target, settings = result["target"], result["settings"]
+    lines = [f"### Attacks, {result['environment']['keras']}", ""]
+    if target["worst_points"] is not None:
+        lines += [
+            "Our attack against the strongest peer's, worst case over all rows: "
+            f"{target['worst_points']:+.1f} points of robust accuracy (negative: ours is the "
+            f"stronger everywhere); target at most {target['limit_points']:+.1f}: "
+            f"{'met' if target['met'] else 'missed'}.",
+            "",
+        ]
+    clean = ", ".join(f"{name} {value:.1f}%" for name, value in result["clean_accuracy"].items())
+    eps = ", ".join(f"{norm} {value:g}" for norm, value in settings["eps"].items())
+    lines += [f"Clean accuracy: {clean}. eps: {eps}. {settings['images']} images.", ""]
+    lines += [
+        "| model | norm | attack | by | robust accuracy % | outside ball | largest excess "
+        "| CPU s | wall s |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in result["rows"]:
+        accuracy = f"{row['robust_accuracy']:.1f}"
+        if row["robust_accuracy_inside"] != row["robust_accuracy"]:
+            accuracy += f" ({row['robust_accuracy_inside']:.1f} inside)"
+        lines.append(
+            f"| {row['model']} | {row['norm']} | {row['attack']} | {row['name']} | {accuracy} "
+            f"| {row['outside_ball']} | {row['largest_excess']:.0e} | {row['cpu_s']:.2f} "
+            f"| {row['wall_s']:.2f} |"
+        )
+    beyond = [r for r in result["rows"] if r["beyond_bounds"] > 0]
+    lines += ["", "Examples outside the range [0, 1]: "]
+    lines[-1] += ", ".join(
+        sorted({f"{r['name']} (by {r['beyond_bounds']:.0e})" for r in beyond}) or ["none"]
+    )
+    lines[-1] += "."
+    return "\n".join(lines + _about(result))
+
+
+def _all(name, render) -> str:
+    paths = sorted((HERE / "results").glob(f"{name}_*.json"))
+    return "\n\n".join(render(json.loads(path.read_text())) for path in paths)
+
+
+def _span(spread) -> str:
+    return f"{spread['median']:.1f} [{spread['low']:.1f}, {spread['high']:.1f}]"
+
+
+def _about(result) -> list[str]:
+    env = result["environment"]
+    packages = ("tensorflow", "adversarial-robustness-toolbox", "foolbox", "cleverhans")
+    versions = ", ".join(f"{name} {env[name]}" for name in packages if env[name])
+    lines = [
+        "",
+        f"`{env['command']}`, {env['date']}, commit {env['commit']}: {env['cpu']}, one of "
+        f"{env['cores']} cores, one thread; Python {env['python']}, {env['keras']}, {versions}.",
+    ]
+    if result["left_out"]:
+        lines += ["Left out: " + "; ".join(f"{k} ({v})" for k, v in result["left_out"].items())]
+    return lines
+
+
+if __name__ == "__main__":
+    main()

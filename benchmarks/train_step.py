@@ -1,0 +1,210 @@
+"""The time of one step of `kr.AdversarialTraining`, beside its parts and the peers.
+
+    python benchmarks/train_step.py            # a few minutes; writes results/
+    python benchmarks/train_step.py --table    # the table of what was written, runs nothing
+
+`TF_USE_LEGACY_KERAS=1` measures tf_keras, otherwise Keras 3. Primary number: CPU milliseconds
+of a step of 128 images on one pinned core with one thread. The variants of a group alternate
+in random order in every round; ratios are taken within a round, and their median given.
+"""
+
+import statistics
+import sys
+
+import _common
+import tables
+
+LIMIT = 1.10
+FIT = "AdversarialTraining, fit"
+SUM = "sum of the parts: {0} gradients to x, one training step"
+BY_HAND = "by hand, one tf.function"
+
+
+def main(arguments=None) -> dict | None:
+    options = _common.parser(__doc__.partition("\n")[0], "train_step")
+    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--steps", type=int, default=5, help="steps of each variant in a round")
+    options.add_argument("--table", action="store_true", help="print the tables of results/")
+    options = options.parse_args(arguments)
+    if options.table:
+        print(tables.train_step())
+        return None
+    if options.quick:
+        options.rounds, options.steps = 1, 2
+    # Attack steps of the main groups, and of the one that compares loops.
+    options.attack_steps = (2, 3) if options.quick else (7, 20)
+    _common.pin(options.core)
+    result = measure(options)
+    path = _common.result_path(options, "train_step")
+    if path is not None:
+        _common.save(path, result)
+    print(tables.render_train_step(result))
+    return result
+
+
+def measure(options) -> dict:
+    """Runs all groups; the result as it is written."""
+    import _peers
+    import tensorflow as tf
+
+    import keras_robust as kr
+
+    tf.random.set_seed(options.seed)
+    data = kr.data.load(seed=options.seed).train
+    batch = next(iter(data))
+    peers, left_out = _peers.available(not options.no_peers)
+    rows = []
+    for group, reference, variants in _groups(data, batch, peers, options):
+        print(f"group {group}: {len(variants)} variants", file=sys.stderr, flush=True)
+        found = _common.alternate(variants, options.rounds, options.steps, options.seed)
+        for name in variants:
+            row = {
+                "group": group,
+                "name": name,
+                "cpu_ms": _common.spread([cpu for cpu, _ in found[name]]),
+                "wall_ms": _common.spread([wall for _, wall in found[name]]),
+                "ratio": _common.ratios(found, name, reference),
+            }
+            first, *later = getattr(variants[name], "once", [None])
+            if later:
+                row["trace_cpu_s"] = round(first, 2)
+                row["once_cpu_ms"] = round(1e3 * statistics.median(later), 1)
+            rows.append(row)
+    ratio = next(row["ratio"] for row in rows if row["name"] == FIT)
+    return {
+        "benchmark": "train_step",
+        "environment": _common.environment(),
+        "settings": {
+            "model": "kr.zoo.small_cnn()",
+            "batch": 128,
+            "attack": "PGD linf, eps 0.1, random start, steps of 2.5 eps / steps",
+            "optimizer": "Adam(1e-3)",
+            "rounds": options.rounds,
+            "steps": options.steps,
+            "seed": options.seed,
+            "quick": options.quick,
+        },
+        "target": {"limit": LIMIT, "ratio": ratio, "met": ratio["median"] <= LIMIT},
+        "rows": rows,
+        "same_work": same_work(data.take(20) if options.quick else data, batch, peers),
+        "left_out": left_out,
+    }
+
+
+def _groups(data, batch, peers, options):
+    """(group, name of the row that counts as 1, name -> function of a number of steps)."""
+    import _steps
+
+    import keras_robust as kr
+
+    fit, (few, many) = _steps.Fit, options.attack_steps
+    parts = _steps.Parts(*batch)
+    loop = _steps.unrolled_fit(_steps.trainer(few), data, 0)
+    natural = _steps.compiled(kr.zoo.small_cnn())
+    variants = {
+        SUM.format(few): parts.madry(few),
+        "part: gradient to x": parts.gradient,
+        "part: training step": parts.train,
+        "natural training, fit": fit(natural, data),
+        BY_HAND: _steps.plain_loop(*batch, few),
+        FIT: fit(_steps.trainer(few), data),
+        "AdversarialTraining, its compiled step without fit": _steps.compiled_step(
+            _steps.trainer(few), data
+        ),
+        "AdversarialTraining, fit, tf.while_loop for the attack": loop,
+    }
+    yield f"PGD-{few}", SUM.format(few), variants | _peer_variants(data, peers, options.steps)
+    trades = f"sum of the parts: forward, {few} gradients to x, training step on both batches"
+    yield (
+        f"TRADES, PGD-{few}",
+        trades,
+        {
+            trades: parts.trades(few),
+            FIT: fit(_steps.trainer(few, kr.objectives.TRADES(beta=6.0)), data),
+        },
+    )
+    unrolled = _steps.unrolled_fit(_steps.trainer(many), data, many)
+    loop = _steps.unrolled_fit(_steps.trainer(many), data, 0)
+    yield (
+        f"PGD-{many}",
+        SUM.format(many),
+        {
+            SUM.format(many): parts.madry(many),
+            f"{FIT}, unrolled": unrolled,
+            f"{FIT}, tf.while_loop for the attack": loop,
+        },
+    )
+    xla = _steps.Parts(*batch, jit=True)
+    yield (
+        f"PGD-{few}, jit_compile=True",
+        SUM.format(few),
+        {
+            SUM.format(few): xla.madry(few),
+            BY_HAND: _steps.plain_loop(*batch, few, jit=True),
+            FIT: fit(_steps.trainer(few, jit=True), data),
+            f"{FIT}, jit_compile=False": fit(_steps.trainer(few), data),
+        },
+    )
+
+
+def _peer_variants(data, peers, steps) -> dict:
+    import _peers
+    import _steps
+    import tensorflow as tf
+
+    from keras_robust.data import arrays
+
+    x, y = arrays(data, limit=128 * max(steps, 2))
+
+    def make():
+        model, optimizer = _steps.model_and_optimizer()
+
+        @tf.function(reduce_retracing=True)
+        def step(x, y):
+            _steps.update(
+                model, optimizer, lambda: _steps.cross_entropy(y, model(x, training=True))
+            )
+
+        return model, optimizer, step
+
+    variants = {}
+    for peer in peers:
+        variants |= _peers.training(peer, x, y, make, 7, _steps.EPS, _steps.step_size(7))
+    return variants
+
+
+def same_work(data, batch, peers) -> list[dict]:
+    """Strength of everybody's PGD-7 on one briefly trained network: is it the same attack?"""
+    import _peers
+    import _steps
+    import numpy as np
+    import tensorflow as tf
+
+    import keras_robust as kr
+
+    model = _steps.compiled(kr.zoo.small_cnn())
+    model.fit(data, shuffle=False, verbose=0)
+    x, y = (tensor.numpy() for tensor in batch)
+    generator = tf.random.Generator.from_seed(1)
+    ours = kr.attacks.PGD(eps=_steps.EPS, steps=7)
+    attacks = {
+        "clean": lambda x, y: x,
+        BY_HAND: lambda x, y: _steps.plain_examples(
+            model, tf.constant(x), tf.constant(y), 7, generator
+        ).numpy(),
+        "keras_robust, in training": lambda x, y: ours.for_training()(model, x, y, 1).numpy(),
+        "keras_robust, as an attack": lambda x, y: ours(model, x, y, 1).numpy(),
+    }
+    for peer in peers:
+        attacks[peer] = _peers.attack(peer, model, "linf", _steps.EPS, _steps.step_size(7), steps=7)
+    rows = []
+    for name, attack in attacks.items():
+        x_adv = attack(x, y)
+        loss = float(np.mean(_steps.cross_entropy(y, model(x_adv, training=False))))
+        size = float(np.abs(x_adv.astype("float64") - x).max())
+        rows.append({"name": name, "cross_entropy": round(loss, 4), "largest_change": size})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
