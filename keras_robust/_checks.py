@@ -33,6 +33,15 @@ def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
     return x
 
 
+def assert_in_bounds(x, bounds) -> None:
+    """Raises while a graph runs when `x` leaves `bounds`; XLA leaves such checks out."""
+    low, high = tf.reduce_min(x), tf.reduce_max(x)
+    tf.debugging.Assert(
+        (low >= bounds[0] - 1e-6) & (high <= bounds[1] + 1e-6),
+        [f"`x` has values outside bounds={tuple(bounds)}, smallest and largest:", low, high],
+    )
+
+
 def _check_values(x: np.ndarray, bounds, argument: str) -> None:
     if x.size == 0:
         raise ValueError(f"`{argument}` is empty, got shape {x.shape}. Give at least one input.")
@@ -60,6 +69,11 @@ def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tenso
             label vectors of another length than `classes`.
     """
     y = tf.convert_to_tensor(y)
+    if not (y.dtype.is_integer or y.dtype.is_floating):
+        raise TypeError(
+            f"`{argument}` must hold class numbers, got dtype {y.dtype.name}. Number the classes "
+            "from 0."
+        )
     rank = y.shape.rank
     if rank == 2 and y.shape[-1] == 1:
         y, rank = tf.squeeze(y, axis=-1), 1

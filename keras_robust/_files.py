@@ -50,6 +50,22 @@ def beside(target, folder: bool = False):
                 path.rmdir()
 
 
+def check_writable(path, argument: str) -> None:
+    """Raises `ValueError`, before the work, when `path` cannot be written as a file afterwards.
+
+    The folder of `path` is made when missing.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"`{argument}`: cannot write {str(path)!r}: {error}.") from None
+    if path.is_dir():
+        raise ValueError(f"`{argument}`: {str(path)!r} is a folder, a file is to be written there.")
+
+
 def sizes(path) -> tuple[int, int]:
     """Bytes, and bytes once gzipped at level 9: of a file, or of a folder's files as a tar.
 

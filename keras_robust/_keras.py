@@ -92,9 +92,25 @@ def steps_taken(trainer) -> tf.Tensor:
 
 
 def optimizer_variables(optimizer) -> list:
-    """The optimizer's variables, a property in one Keras and a method in the older other."""
-    variables = optimizer.variables
-    return list(variables() if callable(variables) else variables)
+    """All that a run needs to go on with `optimizer`: slots, step, learning rate, loss scale."""
+    if not LEGACY:
+        return list(optimizer.variables)
+    variables = list(optimizer.variables)
+    # tf_keras counts neither the rate, which callbacks change, nor the loss scale among them.
+    if isinstance(optimizer.learning_rate, tf.Variable):
+        variables.append(optimizer.learning_rate)
+    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) and optimizer.dynamic:
+        scale = optimizer._loss_scale
+        variables += [scale.current_loss_scale, scale.counter]
+    return variables
+
+
+def unsaved_randomness(model) -> list[str]:
+    """Names of layers whose random numbers cannot be resumed: tf_keras keeps no state of them."""
+    if not LEGACY:
+        return []
+    kind = keras.__internal__.layers.BaseRandomLayer
+    return [layer.name for layer in model._flatten_layers() if isinstance(layer, kind)]
 
 
 def expects_probabilities(loss) -> bool:

@@ -18,6 +18,7 @@ from keras_robust._checks import (
 )
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
+from keras_robust.attacks._threat import check_threat
 
 # "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
 LOSSES = {"ce": losses.log_odds, "margin": losses.margin, "dlr": losses.dlr}
@@ -83,7 +84,8 @@ class Attack(abc.ABC):
         Args:
             model: Keras model or TensorFlow callable `(batch, ...) -> (batch, classes)` that
                 returns logits. A Keras model is called with `training=False`.
-            x: `(batch, ...)` floating point, inside the attack's `bounds`.
+            x: `(batch, ...)` floating point, inside the attack's `bounds`; float64 is rounded to
+                float32 first, and the ball is around that.
             y: `(batch,)` int labels, or `(batch, classes)` one-hot or soft labels; the
                 targets to reach when the attack is targeted.
             seed: int, or int32 `(2,)` tensor; the same seed gives the same result.
@@ -116,6 +118,11 @@ class Attack(abc.ABC):
             own = y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
             missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != own
             climb = loss(y, logits) * scale
+            if climb.shape.rank != 1:
+                raise ValueError(
+                    "`loss` must return one value an example, (batch,), got shape "
+                    f"{tuple(climb.shape)}. Give a Keras loss reduction='none'."
+                )
             return Value(-climb, ~missed) if self.targeted else Value(climb, missed)
 
         return value
@@ -124,7 +131,19 @@ class Attack(abc.ABC):
 def call_logits(model, x) -> tf.Tensor:
     """Float32 logits in inference mode: no BatchNorm statistics, no dropout, no metrics."""
     logits = model(x, training=False) if is_model(model) else model(x)
+    if isinstance(logits, (dict, list, tuple)):
+        raise ValueError(
+            f"`model` must return one tensor of logits, got a {type(logits).__name__}. Wrap it: "
+            "lambda x: model(x)['logits']."
+        )
     return tf.cast(logits, tf.float32)
+
+
+def settle(attack) -> None:
+    """Checks an attack's threat model as it is made, and keeps it in plain, hashable numbers."""
+    eps, bounds = check_threat(attack.eps, attack.norm, attack.bounds)
+    object.__setattr__(attack, "eps", eps)
+    object.__setattr__(attack, "bounds", bounds)
 
 
 def check_loss(loss, targeted) -> None:

@@ -3,8 +3,14 @@
 import collections.abc
 import dataclasses
 
-from keras_robust.attacks._attack import Attack, check_loss, value_and_gradient, with_settings
-from keras_robust.attacks._threat import Ball, check_threat
+from keras_robust.attacks._attack import (
+    Attack,
+    check_loss,
+    settle,
+    value_and_gradient,
+    with_settings,
+)
+from keras_robust.attacks._threat import Ball
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,7 @@ class FGSM(Attack):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
-        check_threat(self.eps, self.norm, self.bounds)
+        settle(self)
         check_loss(self.loss, self.targeted)
 
     @property

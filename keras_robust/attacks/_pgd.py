@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import numbers
 import typing
 
 import tensorflow as tf
@@ -11,10 +12,11 @@ from keras_robust.attacks._attack import (
     Attack,
     Value,
     check_loss,
+    settle,
     value_and_gradient,
     with_settings,
 )
-from keras_robust.attacks._threat import Ball, check_threat
+from keras_robust.attacks._threat import Ball
 
 # Unrolled loops run a little faster and trace slower: measured in benchmarks/train_step.py.
 _UNROLL = 10
@@ -66,12 +68,13 @@ class PGD(Attack):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
-        check_threat(self.eps, self.norm, self.bounds)
+        settle(self)
         check_loss(self.loss, self.targeted)
         for name in ("steps", "restarts"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"`{name}` must be an int >= 1, got {name}={value!r}.")
+            object.__setattr__(self, name, int(value))
         if self.step_size is not None and not self.step_size >= 0:
             raise ValueError(
                 f"`step_size` must be >= 0 in the units of the inputs, got {self.step_size!r}."

@@ -2,22 +2,35 @@
 
 import dataclasses
 import math
+import numbers
 
 import tensorflow as tf
+
+from keras_robust._seed import normal, split, uniform
 
 NORMS = ("linf", "l2", "l1")
 
 
-def check_threat(eps, norm, bounds) -> None:
-    """Raises `ValueError` unless `eps`, `norm` and `bounds` describe a threat model."""
+def check_threat(eps, norm, bounds) -> tuple[float, tuple[float, float]]:
+    """`eps` and `bounds` in plain numbers.
+
+    Raises:
+        ValueError: they and `norm` do not describe a threat model.
+    """
     if norm not in NORMS:
         raise ValueError(f"`norm` must be one of {', '.join(map(repr, NORMS))}, got norm={norm!r}.")
-    if not (isinstance(eps, (int, float)) and math.isfinite(eps) and eps >= 0):
+    if not (_is_number(eps) and math.isfinite(eps) and eps >= 0):
         raise ValueError(
             f"`eps` must be a finite number >= 0 in the units of the inputs, got eps={eps!r}."
         )
-    if len(tuple(bounds)) != 2 or not bounds[0] < bounds[1]:
+    bounds = tuple(bounds)
+    if len(bounds) != 2 or not all(map(_is_number, bounds)) or not bounds[0] < bounds[1]:
         raise ValueError(f"`bounds` must be (low, high) with low < high, got bounds={bounds!r}.")
+    return float(eps), (float(bounds[0]), float(bounds[1]))
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Ball:
         """A point drawn uniformly from the ball, then moved into the bounds."""
         shape = tf.shape(x)
         if self.norm == "linf":
-            delta = tf.random.stateless_uniform(shape, seed, -1.0, 1.0) * self.eps
+            delta = uniform(shape, seed, -1.0, 1.0) * self.eps
         else:
             delta = _unit_ball_point(x, seed, self.norm) * self.eps
         return tf.clip_by_value(delta, *self._box(x))
@@ -139,17 +152,15 @@ def _normalised(direction, norm) -> tf.Tensor:
 
 def _unit_ball_point(x, seed, norm) -> tf.Tensor:
     """A uniform point of the unit l2 or l1 ball, shaped as `x`."""
-    seeds = tf.unstack(tf.random.split(seed, 2))
+    one, other = split(seed)
     shape = tf.shape(x)
     count = tf.cast(tf.size(x[0]), tf.float32)
-    normal = tf.random.stateless_normal(shape, seeds[0])
+    direction = normal(shape, one)
     if norm == "l1":
         # Signed exponential variables, normalised, are uniform on the l1 sphere.
-        uniform = tf.random.stateless_uniform(shape, seeds[0], 1e-7, 1.0)
-        normal = tf.sign(normal) * -tf.math.log(uniform)
+        direction = tf.sign(direction) * -tf.math.log(uniform(shape, one))
     ones = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
-    radius = tf.random.stateless_uniform(ones, seeds[1]) ** (1.0 / count)
-    return _normalised(normal, norm) * radius
+    return _normalised(direction, norm) * uniform(ones, other) ** (1.0 / count)
 
 
 def _stretch(direction, low, high, eps, limit, rounds) -> tf.Tensor:

@@ -6,7 +6,7 @@ import warnings
 
 import keras_robust as kr
 from keras_robust import bridge
-from keras_robust._files import beside
+from keras_robust._files import beside, check_writable
 from keras_robust._keras import keras
 from keras_robust.cli._demo import run_demo
 from keras_robust.cli._progress import EpochLines, say
@@ -31,7 +31,7 @@ def train(options) -> Result:
     """Trains a new or given model and saves it."""
     if options.out.suffix != ".keras":
         raise ValueError(f"--out must end in .keras, got {str(options.out)!r}.")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(options.out, "--out")
     data = _load(options)
     model = _model(options.model, data, options.seed)
     attack = _pgd(options)
@@ -71,7 +71,9 @@ def train(options) -> Result:
 
 def evaluate(options) -> Result:
     """Attacks models and files on the test images."""
-    data = _load(options)
+    if options.report:
+        check_writable(options.report / "report.html", "--report")
+    data = _load(options, training=False)
     x, y = kr.data.arrays(data.test, options.images)
     report = kr.evaluate(
         _artifacts(options.artifacts),
@@ -94,9 +96,9 @@ def compress(options) -> Result:
     stages += [kr.compress.Cluster(options.cluster)] if options.cluster else []
     stages += [] if options.no_quantize else [kr.compress.Quantize("int8")]
     recipe = kr.compress.Recipe(stages)
+    check_writable(options.out / "model.tflite", "--out")
     data = _load(options)
     model = _model(options.model, data, options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
     attack = _pgd(options)
     result = recipe.run(
         model,
@@ -120,7 +122,7 @@ def compress(options) -> Result:
 
 def export(options) -> Result:
     """Writes one file or SavedModel, checked against the model."""
-    data = _load(options)
+    data = _load(options, training=False)
     model = _model(options.model, data, options.seed)
     x, _ = kr.data.arrays(data.test, 500)
     if options.format == "serving":
@@ -140,10 +142,11 @@ def export(options) -> Result:
     return Result(exported.to_dict(), str(exported))
 
 
-def _load(options):
+def _load(options, training=True):
+    # Single images where nothing is trained: few images need not fill a batch.
     return kr.data.load(
         options.data,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size if training else None,
         seed=options.seed,
         data_dir=options.data_dir,
         image_size=options.image_size,

@@ -6,6 +6,7 @@ import tempfile
 import time
 
 import keras_robust as kr
+from keras_robust._files import check_writable
 from keras_robust._keras import keras, require_legacy
 from keras_robust.cli._progress import EpochLines
 
@@ -40,6 +41,7 @@ def run_demo(folder, seed=0, quick=False, say=print):
         The `Report`, the path of its page, and the seconds taken.
     """
     require_legacy("keras-robust demo")
+    check_writable(pathlib.Path(folder) / "report.html", "--report")
     start = time.perf_counter()
     budget = QUICK if quick else Budget()
 

@@ -2,7 +2,12 @@
 
 import tensorflow as tf
 
-from keras_robust._checks import check_labels, check_logit_model
+from keras_robust._checks import (
+    assert_in_bounds,
+    check_images,
+    check_labels,
+    check_logit_model,
+)
 from keras_robust._keras import (
     apply_loss,
     expects_probabilities,
@@ -14,7 +19,7 @@ from keras_robust._keras import (
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Attack
 from keras_robust.attacks._attack import call_logits
-from keras_robust.training._data import check_training_data
+from keras_robust.training._data import check_data
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resume import Resume
 from keras_robust.training.objectives import Madry, Objective, Step
@@ -136,13 +141,19 @@ class AdversarialTraining(keras.Model):
             *args: as for `keras.Model.fit`.
             resume: folder where the state after each epoch is kept. If it holds one, training
                 goes on from there, to the same weights as without the interruption. `x` must
-                then be a dataset, one with a seeded shuffle if it shuffles.
+                then be a dataset, one with a seeded shuffle if it shuffles. What callbacks
+                count (the patience of `EarlyStopping`) starts anew, and so do, under tf_keras,
+                the random numbers of layers such as Dropout, which is warned of.
             **kwargs: as for `keras.Model.fit`.
 
         Returns:
             The Keras `History`; after a resume, with the epochs before it.
         """
-        examples = check_training_data(self, x, y)
+        examples = check_data(self.model, self.attack.bounds, x, y)
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
+            check_data(self.model, self.validation_attack.bounds, *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
             self._create_variables(*examples)
         if isinstance(x, tf.data.Dataset):
@@ -155,11 +166,19 @@ class AdversarialTraining(keras.Model):
                 "dataset cannot be found again. Cut the dataset with take(steps)."
             )
         state = Resume(resume, self, x)
-        callbacks = [*(kwargs.pop("callbacks", None) or ()), state]
+        given = kwargs.pop("callbacks", None) or []
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
         start = max(state.restore(), kwargs.pop("initial_epoch", 0))
-        history = super().fit(x, y, *args, callbacks=callbacks, initial_epoch=start, **kwargs)
-        history.history, history.epoch = state.history, list(range(len(state.epochs)))
+        history = super().fit(x, y, *args, callbacks=[*given, state], initial_epoch=start, **kwargs)
+        history.history, history.epoch = state.history, state.numbers
         return history
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Loss, compiled metrics and robust accuracy, as `keras.Model.evaluate`."""
+        if not kwargs.get("_use_cached_eval_dataset"):  # What `fit` calls has been checked.
+            check_data(self.model, self.validation_attack.bounds, x, y)
+            self.built = True
+        return super().evaluate(x, y, *args, **kwargs)
 
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""
@@ -173,7 +192,8 @@ class AdversarialTraining(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = tf.cast(x, tf.float32)
+        x = check_images(x)
+        assert_in_bounds(x, self.attack.bounds)
         step = self._step()
         x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
@@ -184,7 +204,8 @@ class AdversarialTraining(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = tf.cast(x, tf.float32)
+        x = check_images(x)
+        assert_in_bounds(x, self.validation_attack.bounds)
         logits = self.model(x, training=False)
         loss = loss_of(self, x, y, logits, sample_weight)
         x_adv = self.validation_attack(self.model, x, y, fold(as_seed(self.seed), -1))

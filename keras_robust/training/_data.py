@@ -6,8 +6,8 @@ from keras_robust._checks import check_images, check_labels, check_logits, check
 from keras_robust.attacks._attack import call_logits
 
 
-def check_training_data(trainer, x, y):
-    """Raises unless the data fits the trainer's model and attack.
+def check_data(model, bounds, x, y, argument: str = "x"):
+    """Raises unless the data fits the model and the attack's bounds.
 
     Arrays are looked at whole, a `tf.data.Dataset` by its structure and first batch; what
     else Keras takes (generators, sequences) is left to Keras, since looking would consume it.
@@ -17,26 +17,30 @@ def check_training_data(trainer, x, y):
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None:
-            raise ValueError("`y` must be None when `x` is a dataset of (x, y) batches.")
-        x, y = _first_batch(x)
+            raise ValueError(f"`y` must be None when `{argument}` is a dataset of batches.")
+        x, y = _first_batch(x, argument)
     if x is None or y is None or not hasattr(x, "shape") or not hasattr(y, "shape"):
         return None
-    x = check_images(x, trainer.attack.bounds)
+    x = check_images(x, bounds, argument)
     check_same_length(x, tf.convert_to_tensor(y))
-    classes = check_logits(call_logits(trainer.model, x[:2]))
+    classes = check_logits(call_logits(model, x[:2]))
     check_labels(y, classes)
     return x[:2], tf.convert_to_tensor(y)[:2]
 
 
-def _first_batch(dataset):
+def _first_batch(dataset, argument):
     if not isinstance(dataset.element_spec, tuple) or len(dataset.element_spec) not in (2, 3):
         raise ValueError(
-            "`x` must be a dataset of (x, y) or (x, y, sample_weight) batches, got elements "
-            f"{dataset.element_spec}."
+            f"`{argument}` must be a dataset of (x, y) or (x, y, sample_weight) batches, got "
+            f"elements {dataset.element_spec}."
         )
     shape = dataset.element_spec[1].shape
     if shape.rank == 0:
-        raise ValueError("`x` is a dataset of single examples. Batch it: dataset.batch(128).")
+        raise ValueError(
+            f"`{argument}` is a dataset of single examples. Batch it: dataset.batch(128)."
+        )
     for batch in dataset.take(1):
         return batch[:2]
-    raise ValueError("`x` is an empty dataset. Does a filter or drop_remainder leave nothing?")
+    raise ValueError(
+        f"`{argument}` is an empty dataset. Does a filter or drop_remainder leave nothing?"
+    )

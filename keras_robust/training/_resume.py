@@ -1,14 +1,21 @@
 """The state of training on disk after each epoch, and back."""
 
 import json
-import os
 import pathlib
+import warnings
+import zipfile
 
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._files import beside
-from keras_robust._keras import ITERATORS_PER_EPOCH, NAME, keras, optimizer_variables
+from keras_robust._files import beside, check_writable
+from keras_robust._keras import (
+    ITERATORS_PER_EPOCH,
+    NAME,
+    keras,
+    optimizer_variables,
+    unsaved_randomness,
+)
 
 
 class Resume(keras.callbacks.Callback):
@@ -33,32 +40,36 @@ class Resume(keras.callbacks.Callback):
             )
         self.trainer, self.dataset = trainer, dataset
         self.path = pathlib.Path(folder) / "state.npz"
-        self.epochs: list[dict] = []
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            probe = self.path.with_name(f".probe-{os.getpid()}")
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise ValueError(
-                f"`resume`={str(folder)!r} is not a writable folder: {error}"
-            ) from None
+        # The number and the logs of each epoch done.
+        self.epochs: list[tuple[int, dict]] = []
+        check_writable(self.path, "resume")
+        for layer in unsaved_randomness(trainer.model):
+            warnings.warn(
+                f"Under tf_keras the random numbers of layer {layer!r} cannot be resumed: after an "
+                "interruption this run goes on, but not to the very same weights. Keras 3 can.",
+                stacklevel=3,
+            )
 
     @property
     def history(self) -> dict[str, list]:
         """The logs of every epoch, as in Keras's `History.history`."""
-        names = dict.fromkeys(name for logs in self.epochs for name in logs)
-        return {name: [logs[name] for logs in self.epochs if name in logs] for name in names}
+        names = dict.fromkeys(name for _, logs in self.epochs for name in logs)
+        return {n: [logs[n] for _, logs in self.epochs if n in logs] for n in names}
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the epochs done, as in Keras's `History.epoch`."""
+        return [number for number, _ in self.epochs]
 
     def restore(self) -> int:
-        """Loads the state, if there is one; returns the number of epochs done."""
+        """Loads the state, if there is one; returns the number of the epoch to go on with."""
         if not self.path.exists():
             return 0
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
             meta = json.loads(str(state.pop("meta")))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{self.path} is not a training state: {error}. Delete it to start anew."
             ) from None
@@ -69,15 +80,18 @@ class Resume(keras.callbacks.Callback):
             )
         for place, variable in self._variables().items():
             variable.assign(state[place])
-        self.epochs = meta["epochs"]
+        self.epochs = [(number, logs) for number, logs in meta["epochs"]]
         # A seeded shuffle draws a new order for each iterator: skip those already used.
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
             next(iter(self.dataset))
-        return len(self.epochs)
+        return self.epochs[-1][0] + 1
 
     def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append({name: float(value) for name, value in (logs or {}).items()})
-        arrays = {place: np.asarray(value) for place, value in self._variables().items()}
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.epochs.append((epoch, logs))
+        variables = self._variables().items()
+        # Not np.asarray, which a variable mirrored over several devices does not take.
+        arrays = {place: tf.convert_to_tensor(value).numpy() for place, value in variables}
         meta = json.dumps({"run": self._run(), "epochs": self.epochs})
         with beside(self.path) as path:
             np.savez(path, meta=meta, **arrays)

@@ -159,6 +159,15 @@ def test_works_inside_a_tf_function(cnn):
     np.testing.assert_allclose(x_adv, attack(model, X, Y, seed=1), atol=1e-6)
 
 
-def test_wrong_seed_is_refused(cnn):
+@pytest.mark.parametrize("seed", [0.5, None, "one"])
+def test_wrong_seed_is_refused(cnn, seed):
     with pytest.raises(ValueError, match="`seed` must be an int or an integer tensor"):
-        attack(cnn(), X, Y, seed=0.5)
+        attack(cnn(), X, Y, seed=seed)
+
+
+def test_models_of_several_outputs_and_labels_in_words_are_refused(cnn):
+    model = cnn()
+    with pytest.raises(ValueError, match="must return one tensor of logits, got a dict"):
+        attack(lambda x: {"logits": model(x)}, X, Y)
+    with pytest.raises(TypeError, match="`y` must hold class numbers, got dtype string"):
+        attack(model, X, np.array(["cat", "dog", "cat", "dog"]))

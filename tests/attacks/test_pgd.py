@@ -63,7 +63,8 @@ def test_stays_in_ball_and_bounds(
     x_adv = attack(model, x, y, seed=seed)
     assert x_adv.dtype == tf.float32 and x_adv.shape == x.shape
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
-    delta = np.float64(x_adv.numpy()) - np.float64(x)
+    # The result is float32, and so is the centre of the ball.
+    delta = np.float64(x_adv.numpy()) - np.float64(x.astype("float32"))
     assert np.linalg.norm(delta.reshape(4, -1), order, axis=1).max() <= eps + 1e-6
     assert x_adv.numpy().min() >= bounds[0] and x_adv.numpy().max() <= bounds[1]
     np.testing.assert_array_equal(attack(model, x, y, seed=seed), x_adv)
@@ -170,6 +171,36 @@ def test_seed_repeats_and_another_differs(trained):
     assert np.any(attack(model, x, y, seed=5).numpy() != attack(model, x, y, seed=6).numpy())
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_xla_draws_the_same_random_start(linear, rng, norm):
+    model, x = linear(6), rng.uniform(0.3, 0.7, size=(3, 6)).astype("float32")
+    y = np.argmax(model(x), axis=1)
+    attack = PGD(0.2, norm=norm, steps=1, step_size=0.0, keep_best=False)
+    compiled = tf.function(lambda x, y: attack(model, x, y, seed=4), jit_compile=True)
+    x_adv = attack(model, x, y, seed=4)
+    np.testing.assert_allclose(compiled(tf.constant(x), tf.constant(y)), x_adv, atol=1e-6)
+    assert np.abs(x_adv - x).max() > 0.01
+
+
+def test_numpy_settings_are_plain_numbers_and_hash():
+    attack = PGD(np.float32(0.25), steps=np.int64(3), bounds=np.array([0, 1]))
+    assert attack == PGD(0.25, steps=3) and hash(attack) == hash(PGD(0.25, steps=3))
+    assert (type(attack.eps), type(attack.steps), attack.bounds) == (float, int, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda labels, logits: tf.reduce_mean(kr.losses.cross_entropy(labels, logits)),
+        lambda labels, logits: kr.losses.cross_entropy(labels, logits)[:, None],
+    ],
+)
+def test_own_losses_must_give_a_value_an_example(linear, rng, loss):
+    x = rng.uniform(size=(3, 6)).astype("float32")
+    with pytest.raises(ValueError, match="`loss` must return one value an example"):
+        PGD(0.1, loss=loss, steps=2)(linear(6), x, [0, 1, 0])
+
+
 def test_compiled_by_xla_is_as_strong(trained):
     model, x, y = trained
     attack = PGD(0.22, steps=12)
@@ -196,6 +227,8 @@ def test_the_default_step_size_scales_with_eps(linear, rng):
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
         ({"loss": "mse"}, "`loss` must be one of 'ce', 'margin', 'dlr' or a function"),
         ({"norm": "l0"}, "`norm` must be one of"),
+        ({"eps": True}, "`eps` must be a finite number"),
+        ({"bounds": (1, 0)}, "`bounds` must be"),
         ({"eps": -1}, "`eps` must be a finite number >= 0"),
     ],
 )

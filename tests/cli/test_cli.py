@@ -227,6 +227,24 @@ def test_wrong_input_is_exit_code_2(capsys, tmp_path, monkeypatch, arguments, me
     assert not (tmp_path / "m.keras").exists()
 
 
+def test_targets_that_cannot_be_written_stop_before_the_work(capsys, archive, saved, tmp_path):
+    (tmp_path / "folder.keras").mkdir()
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ["train", "--data", archive, "--out", tmp_path / "folder.keras"],
+        ["train", "--data", archive, "--out", tmp_path / "file" / "m.keras"],
+        ["evaluate", saved, "--data", archive, "--report", tmp_path / "file"],
+    ):
+        code, _, errors = call(capsys, *arguments)
+        assert code == 2 and ("is a folder" in errors or "cannot write" in errors)
+        assert "epoch" not in errors and "standing" not in errors
+
+
+def test_few_images_are_enough_where_nothing_is_trained(capsys, archive, saved):
+    code, text, _ = call(capsys, "evaluate", saved, "--data", archive, "--limit", 9, "--steps", 1)
+    assert code == 0 and "9 images" in text
+
+
 def test_unknown_attack_is_named(capsys, saved):
     code, _, errors = call(capsys, "evaluate", saved, "--attacks", "pgd,magic", "--limit", 300)
     assert code == 2 and "--attacks knows fgsm, pgd, got 'magic'" in errors

@@ -381,6 +381,32 @@ def test_wrong_data_is_refused_before_training(cnn, blobs, change, error, messag
         np.testing.assert_array_equal(old, new)
 
 
+def test_validation_data_is_checked_as_training_data_is(cnn, blobs):
+    """Inputs outside the bounds would be clipped back by the attack, and look robust."""
+    (x, y), trainer = blobs(), kr.AdversarialTraining(cnn(), FGSM(0.1))
+    trainer.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match="`validation_data` has values in .* outside bounds"):
+        trainer.fit(x, y, validation_data=(x * 255, y), verbose=0)
+    with pytest.raises(ValueError, match="`x` has values in .* outside bounds"):
+        trainer.evaluate(x * 255, y, verbose=0)
+    with pytest.raises(TypeError, match="`x` must be floating point, got dtype uint8"):
+        trainer.evaluate((x * 255).astype("uint8"), y, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_batches_of_a_generator_are_checked_as_they_come(cnn, blobs, dtype):
+    """A generator cannot be looked at before training."""
+    (x, y), trainer = blobs(), kr.AdversarialTraining(cnn(), FGSM(0.1))
+    trainer.compile("sgd", LOSS)
+
+    def batches():
+        while True:
+            yield (x[:32] * 255).astype(dtype), y[:32]
+
+    with pytest.raises((tf.errors.InvalidArgumentError, TypeError), match="outside bounds|uint8"):
+        trainer.fit(batches(), steps_per_epoch=2, verbose=0)
+
+
 def test_fit_before_compile_is_refused(cnn, blobs):
     with pytest.raises((RuntimeError, ValueError), match="compile"):
         kr.AdversarialTraining(cnn(), FGSM(0.1)).fit(*blobs(), verbose=0)

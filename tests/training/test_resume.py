@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust._keras import LEGACY, keras
 
 # Run in a process of its own, so that it can be killed.
 SCRIPT = textwrap.dedent(
@@ -100,15 +101,16 @@ def test_finished_run_is_not_trained_again(cnn, data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_damaged_state_is_named(cnn, data, tmp_path):
-    (tmp_path / "state.npz").write_bytes(b"PK not a zip")
+@pytest.mark.parametrize("content", [b"", b"PK not a zip", b"PK\x03\x04 torn", b"text"])
+def test_damaged_state_is_named(cnn, data, tmp_path, content):
+    (tmp_path / "state.npz").write_bytes(content)
     with pytest.raises(ValueError, match="state.npz is not a training state.*Delete it"):
         make_trainer(cnn()).fit(data, resume=tmp_path, verbose=0)
 
 
 def test_unwritable_folder_is_refused_before_training(cnn, data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="`resume`=.*is not a writable folder"):
+    with pytest.raises(ValueError, match="`resume`: cannot write"):
         make_trainer(cnn()).fit(data, resume=tmp_path / "file" / "folder", verbose=0)
 
 
@@ -122,3 +124,77 @@ def test_orders_that_cannot_be_repeated_are_refused(cnn, data, blobs, tmp_path):
 def test_no_temporary_file_stays(cnn, data, tmp_path):
     make_trainer(cnn()).fit(data, resume=tmp_path, epochs=2, verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+def fit_in_parts(model, data, folder, parts, optimizer="sgd", **settings):
+    """Fits up to each number of epochs in `parts`, with a new trainer each time."""
+    for epochs in parts:
+        trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(0.1))
+        trainer.compile(optimizer() if callable(optimizer) else optimizer)
+        history = trainer.fit(data(), epochs=epochs, resume=folder, verbose=0, **settings)
+    return trainer, history
+
+
+def assert_same_weights(one, other):
+    for a, b in zip(one.get_weights(), other.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_learning_rate_set_by_a_callback_is_kept(blobs, tmp_path, precision):
+    x, y = blobs(32)
+
+    def data():
+        return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(32, seed=0).batch(16)
+
+    def model():
+        start = keras.initializers.GlorotUniform(seed=0)
+        dense = keras.layers.Dense(3, kernel_initializer=start, dtype=precision)
+        return keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten(), dense])
+
+    def halve():
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: float(rate) / 2)]
+
+    def optimizer():
+        return keras.optimizers.Adam(0.1)
+
+    whole, parts = model(), model()
+    fit_in_parts(whole, data, tmp_path / "a", [4], optimizer, callbacks=halve())
+    trainer, _ = fit_in_parts(parts, data, tmp_path / "b", [2, 4], optimizer, callbacks=halve())
+    np.testing.assert_allclose(float(trainer.optimizer.learning_rate), 0.1 / 16, rtol=1e-6)
+    assert_same_weights(whole, parts)
+
+
+def test_epoch_numbers_go_on_from_initial_epoch(cnn, data, tmp_path):
+    _, first = fit_in_parts(cnn(), lambda: data, tmp_path, [4], initial_epoch=2)
+    assert first.epoch == [2, 3]
+    _, second = fit_in_parts(cnn(), lambda: data, tmp_path, [6], initial_epoch=2)
+    assert second.epoch == [2, 3, 4, 5] and len(second.history["loss"]) == 4
+
+
+def test_dropout_resumes_exactly_or_warns(blobs, tmp_path):
+    x, y = blobs(32)
+
+    def data():
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+
+    def model():
+        start = keras.initializers.GlorotUniform(seed=0)
+        layers = [keras.layers.Flatten(), keras.layers.Dropout(0.5, seed=1, name="drop")]
+        layers += [keras.layers.Dense(3, kernel_initializer=start)]
+        return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+    whole, parts = model(), model()
+    if LEGACY:
+        with pytest.warns(UserWarning, match="random numbers of layer 'drop' cannot be resumed"):
+            fit_in_parts(whole, data, tmp_path / "a", [1])
+        return
+    fit_in_parts(whole, data, tmp_path / "a", [3])
+    fit_in_parts(parts, data, tmp_path / "b", [1, 3])
+    assert_same_weights(whole, parts)
+
+
+def test_a_single_callback_is_taken(cnn, data, tmp_path):
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=100.0, patience=1)
+    _, history = fit_in_parts(cnn(), lambda: data, tmp_path, [5], callbacks=stop)
+    assert history.epoch == [0, 1]
