@@ -1,0 +1,70 @@
+"""TRADES: its limits, its inner and its outer problem."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+from keras_robust.training.objectives import TRADES, Step
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def make_step(model, attack):
+    def compiled(y, logits, weight):
+        return tf.reduce_mean(kr.losses.cross_entropy(y, logits))
+
+    return Step(model, attack, attack.eps, tf.constant([0, 0]), compiled)
+
+
+def test_without_beta_is_plain_training(cnn, blobs):
+    (x, y), plain, model = blobs(32), cnn(), cnn()
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    plain.compile(keras.optimizers.SGD(0.1), LOSS)
+    plain.fit(data, epochs=2, verbose=0)
+    attack = kr.attacks.PGD(0.2, steps=2)
+    trainer = kr.AdversarialTraining(model, attack, objective=TRADES(beta=0.0))
+    trainer.compile(keras.optimizers.SGD(0.1), LOSS)
+    trainer.fit(data, epochs=2, verbose=0)
+    for a, b in zip(plain.get_weights(), model.get_weights()):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_climbs_the_divergence_from_the_clean_prediction(cnn, blobs):
+    """Further than the attack on the labels does, and further than the random start."""
+    model, (x, y) = cnn(), blobs(24)
+    attack = kr.attacks.PGD(0.2, steps=10)
+    step = make_step(model, attack)
+    clean = model(x)
+
+    def reached(x_adv):
+        return float(tf.reduce_mean(kr.losses.kl_divergence(clean, model(x_adv))))
+
+    ours = reached(TRADES().perturb(step, tf.constant(x), tf.constant(y)))
+    start = reached(kr.attacks.PGD(0.2, steps=1, step_size=0.0)(model, x, y))
+    assert ours > 5 * start
+    assert ours >= 0.99 * reached(attack(model, x, y))
+
+
+def test_minimises_the_pure_loss(cnn, blobs):
+    model, (x, y) = cnn(), blobs(8)
+    x_adv = np.clip(x + 0.1, 0, 1)
+    step = make_step(model, kr.attacks.PGD(0.1))
+    outcome = TRADES(beta=3.0).minimise(step, x, x_adv, y, None)
+    expected = kr.losses.trades(y, model(x), model(x_adv), beta=3.0)
+    np.testing.assert_allclose(outcome.loss, tf.reduce_mean(expected), rtol=1e-5)
+    np.testing.assert_allclose(outcome.logits, model(x))
+    np.testing.assert_allclose(outcome.adv_logits, model(x_adv))
+
+
+def test_needs_a_random_start(cnn, blobs):
+    trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), objective=TRADES())
+    trainer.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match="TRADES needs an attack with random start"):
+        trainer.fit(*blobs(16), verbose=0)
+
+
+def test_negative_beta_is_refused():
+    with pytest.raises(ValueError, match="`beta` must be >= 0, got beta=-1"):
+        TRADES(beta=-1)
