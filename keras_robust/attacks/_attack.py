@@ -2,7 +2,6 @@
 
 import abc
 import collections.abc
-import dataclasses
 import typing
 import weakref
 
@@ -18,7 +17,7 @@ from keras_robust._checks import (
 )
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
-from keras_robust.attacks._threat import check_threat
+from keras_robust.attacks._threat import check_threat, float32_below
 
 # "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
 LOSSES = {"ce": losses.log_odds, "margin": losses.margin, "dlr": losses.dlr}
@@ -106,7 +105,7 @@ class Attack(abc.ABC):
             return self.perturb(self.goal(model, y), x, as_seed(seed), self.eps)
         function, classes = _compiled(model, self.for_eps_one(), x, y)
         check_labels(y, classes)
-        return function(x, y, as_seed(seed), tf.constant(self.eps, tf.float32))
+        return function(x, y, as_seed(seed), tf.constant(float32_below(self.eps)))
 
     def goal(self, model, y) -> Goal:
         """The attack's own loss of `model` at labels `y`, and whether they are missed (reached)."""
@@ -199,8 +198,3 @@ def _compiled(model, attack, x, y):
 
         known[key] = run, classes
     return known[key]
-
-
-def with_settings(attack, **settings):
-    """A copy with other settings, for attacks that are dataclasses."""
-    return dataclasses.replace(attack, **settings)

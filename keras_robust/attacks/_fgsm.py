@@ -8,7 +8,6 @@ from keras_robust.attacks._attack import (
     check_loss,
     settle,
     value_and_gradient,
-    with_settings,
 )
 from keras_robust.attacks._threat import Ball
 
@@ -52,7 +51,7 @@ class FGSM(Attack):
         return "FGSM" + ("" if self.norm == "linf" else f" {self.norm}")
 
     def for_eps_one(self):
-        return with_settings(self, eps=1.0)
+        return dataclasses.replace(self, eps=1.0)
 
     def for_training(self):
         return self

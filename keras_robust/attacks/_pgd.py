@@ -14,7 +14,6 @@ from keras_robust.attacks._attack import (
     check_loss,
     settle,
     value_and_gradient,
-    with_settings,
 )
 from keras_robust.attacks._threat import Ball
 
@@ -97,12 +96,12 @@ class PGD(Attack):
 
     def for_eps_one(self):
         if self.step_size is None or self.eps == 0:
-            return with_settings(self, eps=1.0, step_size=None)
-        return with_settings(self, eps=1.0, step_size=self.step_size / self.eps)
+            return dataclasses.replace(self, eps=1.0, step_size=None)
+        return dataclasses.replace(self, eps=1.0, step_size=self.step_size / self.eps)
 
     def for_training(self):
         keep_best = False if self.keep_best is None else self.keep_best
-        return with_settings(self, keep_best=keep_best)
+        return dataclasses.replace(self, keep_best=keep_best)
 
     def perturb(self, goal, x, seed, eps):
         ball = Ball(self.norm, eps, self.bounds)

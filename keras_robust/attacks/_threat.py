@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 
+import numpy as np
 import tensorflow as tf
 
 from keras_robust._seed import normal, split, uniform
@@ -27,6 +28,18 @@ def check_threat(eps, norm, bounds) -> tuple[float, tuple[float, float]]:
     if len(bounds) != 2 or not all(map(_is_number, bounds)) or not bounds[0] < bounds[1]:
         raise ValueError(f"`bounds` must be (low, high) with low < high, got bounds={bounds!r}.")
     return float(eps), (float(bounds[0]), float(bounds[1]))
+
+
+def float32_below(eps):
+    """The largest float32 that is at most the number `eps`; a tensor is left as it is.
+
+    >>> float32_below(0.1) <= 0.1
+    True
+    """
+    if tf.is_tensor(eps):
+        return eps
+    near = np.float32(eps)
+    return float(near if float(near) <= eps else np.nextafter(near, np.float32(0)))
 
 
 def _is_number(value) -> bool:
@@ -106,9 +119,13 @@ class Ball:
             limit = self.eps * (1.0 - 2e-7)
             delta *= tf.where(size > limit, tf.math.divide_no_nan(limit, size), 1.0)
         else:
-            delta = tf.clip_by_value(delta, -self.eps, self.eps)
+            limit = float32_below(self.eps)
+            delta = tf.clip_by_value(delta, -limit, limit)
         moved = x + delta
-        moved = tf.where(tf.abs(moved - x) > tf.abs(delta), tf.math.nextafter(moved, x), moved)
+        # In float64: where the step is longer than `x`, their float32 difference rounds itself.
+        way = tf.abs(tf.cast(moved, tf.float64) - tf.cast(x, tf.float64))
+        grew = way > tf.cast(tf.abs(delta), tf.float64)
+        moved = tf.where(grew, tf.math.nextafter(moved, x), moved)
         # Not a plain clip: an `x` a rounding error outside the bounds must not be moved.
         low, high = tf.minimum(x, self.bounds[0]), tf.maximum(x, self.bounds[1])
         return tf.clip_by_value(moved, low, high)

@@ -120,7 +120,7 @@ def probe(artifact: Artifact, batch, argument: str) -> tuple[Artifact, int]:
     """
     try:
         logits = artifact.predict(batch)
-    except Exception as error:  # noqa: BLE001 - any component may raise anything here
+    except Exception as error:  # any component may raise anything here
         raise ValueError(
             f"`{argument}` fails on a batch of `x` of shape {batch.shape}: "
             f"{type(error).__name__}: {str(error).strip()[:300]}"

@@ -23,7 +23,7 @@ def model_sizes(model, input_shape) -> tuple[int, int, str]:
         return *content_sizes(_weights(model)), WRAPPED
     try:
         return *content_sizes(_convert(model, input_shape)), CONVERTED
-    except Exception:  # noqa: BLE001 - the converter raises many types; the weights always work.
+    except Exception:  # the converter raises many types; the weights always work.
         return *content_sizes(_weights(model)), WEIGHTS
 
 

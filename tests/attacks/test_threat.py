@@ -62,6 +62,14 @@ def test_every_point_is_in_the_ball_and_the_bounds(case):
         )
 
 
+def test_a_step_longer_than_the_input_is_rounded_down():
+    """0.698 + 16.33 rounds up in float32, and so does the difference that would show it."""
+    x, eps = tf.constant([[0.69831753]]), 16.334403517560176
+    placed = Ball("linf", eps, (0.0, 255.0)).place(x, tf.constant([[30.0]])).numpy()
+    assert np.float64(placed[0, 0]) - np.float64(x[0, 0]) <= eps
+    assert placed[0, 0] > 17.0327
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_a_large_image_stays_in_its_ball(name):
     """Rounding adds up over 150,000 pixels; the ball holds nevertheless."""
