@@ -2,6 +2,8 @@
 
 import abc
 import collections.abc
+import dataclasses
+import math
 import typing
 import weakref
 
@@ -17,7 +19,7 @@ from keras_robust._checks import (
 )
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
-from keras_robust.attacks._threat import check_threat, float32_below
+from keras_robust.attacks._threat import NORMS, check_threat, float32_below, size
 
 # "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
 LOSSES = {"ce": losses.log_odds, "margin": losses.margin, "dlr": losses.dlr}
@@ -39,39 +41,44 @@ Goal = collections.abc.Callable[[tf.Tensor], Value]
 
 
 class Attack(abc.ABC):
-    """An attack inside a ball: settings in a frozen dataclass with `eps`, `norm`, `bounds`.
+    """An attack: settings in a frozen dataclass with `eps`, `norm` and `bounds`.
 
-    A subclass says how it climbs a `Goal` in `perturb`; calling it is the same for all.
+    `eps` is the radius of the ball that examples stay in. Attacks that seek the smallest
+    perturbation may have `eps=None`: no radius. A subclass says in `run` what it does;
+    calling it is the same for all.
     """
+
+    # Classes or their settings say otherwise.
+    needs_gradient = True
+    targeted = False
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
         """A short label for tables, such as "PGD-20"."""
 
-    @abc.abstractmethod
     def for_eps_one(self) -> "Attack":
         """This attack with every setting that scales with `eps` divided by it.
 
         One trace serves all radii then, so that an accuracy-eps curve is traced once.
         """
+        return self if self.eps is None else dataclasses.replace(self, eps=1.0)
 
     @abc.abstractmethod
-    def for_training(self) -> "Attack":
-        """This attack without what only an evaluation needs."""
-
-    @abc.abstractmethod
-    def perturb(self, goal: Goal, x, seed, eps) -> tf.Tensor:
-        """Inputs in the ball of radius `eps` around `x` where `goal` is high.
+    def run(self, model, x, y, seed, eps) -> tf.Tensor:
+        """Adversarial examples, from checked arguments and usually inside a graph.
 
         Args:
-            goal: `(batch, ...) -> Value`, differentiable.
+            model: Keras model or callable; `call_logits(model, x)` gives float32 logits.
             x: `(batch, ...)` float32 inside the bounds.
+            y: `(batch,)` int32, or `(batch, classes)` float32; `hard_labels(y)` are class
+                numbers.
             seed: int32 `(2,)`.
-            eps: scalar, in the units of `x`, replaces the setting.
+            eps: scalar, in the units of `x`, replaces the setting; infinite without one.
 
         Returns:
-            float32, the shape of `x`.
+            float32, the shape of `x`. Rows for which a search for the smallest perturbation
+            found none, or only one beyond `eps`, are those of `x`.
         """
 
     def __call__(self, model, x, y, seed=0) -> tf.Tensor:
@@ -102,10 +109,42 @@ class Attack(abc.ABC):
         y = check_labels(y)
         check_same_length(x, y)
         if not tf.executing_eagerly():
-            return self.perturb(self.goal(model, y), x, as_seed(seed), self.eps)
+            return self.run(model, x, y, as_seed(seed), self._radius)
         function, classes = _compiled(model, self.for_eps_one(), x, y)
         check_labels(y, classes)
-        return function(x, y, as_seed(seed), tf.constant(float32_below(self.eps)))
+        return function(x, y, as_seed(seed), tf.constant(float32_below(self._radius)))
+
+    @property
+    def _radius(self) -> float:
+        return math.inf if self.eps is None else self.eps
+
+
+class Ascent(Attack):
+    """An attack that climbs a loss inside its ball: the kind that training takes.
+
+    A subclass says how it climbs a `Goal` in `perturb`; its settings hold the `loss`.
+    """
+
+    @abc.abstractmethod
+    def for_training(self) -> "Ascent":
+        """This attack without what only an evaluation needs."""
+
+    @abc.abstractmethod
+    def perturb(self, goal: Goal, x, seed, eps) -> tf.Tensor:
+        """Inputs in the ball of radius `eps` around `x` where `goal` is high.
+
+        Args:
+            goal: `(batch, ...) -> Value`, differentiable.
+            x: `(batch, ...)` float32 inside the bounds.
+            seed: int32 `(2,)`.
+            eps: scalar, in the units of `x`, replaces the setting.
+
+        Returns:
+            float32, the shape of `x`.
+        """
+
+    def run(self, model, x, y, seed, eps):
+        return self.perturb(self.goal(model, y), x, seed, eps)
 
     def goal(self, model, y) -> Goal:
         """The attack's own loss of `model` at labels `y`, and whether they are missed (reached)."""
@@ -114,8 +153,7 @@ class Attack(abc.ABC):
 
         def value(x_adv) -> Value:
             logits = call_logits(model, x_adv)
-            own = y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
-            missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != own
+            missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != hard_labels(y)
             climb = loss(y, logits) * scale
             if climb.shape.rank != 1:
                 raise ValueError(
@@ -138,10 +176,49 @@ def call_logits(model, x) -> tf.Tensor:
     return tf.cast(logits, tf.float32)
 
 
-def settle(attack) -> None:
-    """Checks an attack's threat model as it is made, and keeps it in plain, hashable numbers."""
-    eps, bounds = check_threat(attack.eps, attack.norm, attack.bounds)
-    object.__setattr__(attack, "eps", eps)
+def hard_labels(y) -> tf.Tensor:
+    """Class numbers, int32 `(batch,)`, of labels or label vectors."""
+    return y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
+
+
+def rows_of(mask, like) -> tf.Tensor:
+    """`(batch,)` reshaped to broadcast over the rows of `like`."""
+    return tf.reshape(mask, [-1] + [1] * (like.shape.rank - 1))
+
+
+def keep_within(x, x_adv, found, norm, eps) -> tf.Tensor:
+    """`x_adv` in the rows that are `found` and within `eps` of `x`, else `x`.
+
+    Args:
+        x, x_adv: `(batch, ...)` float32.
+        found: `(batch,)` bool.
+        norm: "linf", "l2" or "l1".
+        eps: scalar, may be infinite.
+    """
+    distance = size(tf.cast(x_adv, tf.float64) - tf.cast(x, tf.float64), norm)
+    near = distance <= tf.cast(eps, tf.float64)
+    return tf.where(rows_of(found & near, x), x_adv, x)
+
+
+def settle(attack, norms=NORMS, optional_eps: bool = False) -> None:
+    """Checks an attack's threat model as it is made, and keeps it in plain, hashable numbers.
+
+    Args:
+        attack: has `eps`, `norm` and `bounds`.
+        norms: those it can do.
+        optional_eps: whether it works without a radius too, with `eps=None`.
+
+    Raises:
+        ValueError: they do not describe a threat model that the attack can do.
+    """
+    without = optional_eps and attack.eps is None
+    eps, bounds = check_threat(0.0 if without else attack.eps, attack.norm, attack.bounds)
+    if attack.norm not in norms:
+        raise ValueError(
+            f"{type(attack).__name__} works in the norms {', '.join(map(repr, norms))}, got "
+            f"norm={attack.norm!r}."
+        )
+    object.__setattr__(attack, "eps", None if without else eps)
     object.__setattr__(attack, "bounds", bounds)
 
 
@@ -194,7 +271,7 @@ def _compiled(model, attack, x, y):
 
         @tf.function(reduce_retracing=True, autograph=False)
         def run(x, y, seed, eps):
-            return attack.perturb(attack.goal(reference(), y), x, seed, eps)
+            return attack.run(reference(), x, y, seed, eps)
 
         known[key] = run, classes
     return known[key]

@@ -4,7 +4,7 @@ import collections.abc
 import dataclasses
 
 from keras_robust.attacks._attack import (
-    Attack,
+    Ascent,
     check_loss,
     settle,
     value_and_gradient,
@@ -13,7 +13,7 @@ from keras_robust.attacks._threat import Ball
 
 
 @dataclasses.dataclass(frozen=True)
-class FGSM(Attack):
+class FGSM(Ascent):
     """One gradient step: the linearised loss maximised exactly over ball and bounds.
 
     Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572, for linf. For l2 and l1 the same
@@ -49,9 +49,6 @@ class FGSM(Attack):
     @property
     def name(self):
         return "FGSM" + ("" if self.norm == "linf" else f" {self.norm}")
-
-    def for_eps_one(self):
-        return dataclasses.replace(self, eps=1.0)
 
     def for_training(self):
         return self

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from keras_robust._seed import fold
 from keras_robust.attacks._attack import (
-    Attack,
+    Ascent,
     Value,
     check_loss,
+    rows_of,
     settle,
     value_and_gradient,
 )
@@ -22,7 +23,7 @@ _UNROLL = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class PGD(Attack):
+class PGD(Ascent):
     """Projected gradient descent, Madry et al. 2018, https://arxiv.org/abs/1706.06083.
 
     With `momentum` it is MI-FGSM of Dong et al. 2018, https://arxiv.org/abs/1710.06081;
@@ -129,7 +130,7 @@ class PGD(Attack):
                 best = _better(best, _Best(delta, value))
             moved = ball.ascend(delta, gradient, x, step_size)
             if self.early_stop:
-                moved = tf.where(_rows(value.fooled | done, x), delta, moved)
+                moved = tf.where(rows_of(value.fooled | done, x), delta, moved)
             return moved, velocity, best
 
         best = _Best(delta, _worst_value(x))
@@ -181,10 +182,5 @@ def _better(old: _Best, new: _Best) -> _Best:
         (new.value.fooled == old.value.fooled) & (new.value.climb > old.value.climb)
     )
     return tf.nest.map_structure(
-        lambda ours, theirs: tf.where(_rows(gains, ours), theirs, ours), old, new
+        lambda ours, theirs: tf.where(rows_of(gains, ours), theirs, ours), old, new
     )
-
-
-def _rows(mask, like) -> tf.Tensor:
-    """`(batch,)` reshaped to broadcast over the rows of `like`."""
-    return tf.reshape(mask, [-1] + [1] * (like.shape.rank - 1))

@@ -17,7 +17,7 @@ from keras_robust._keras import (
     steps_taken,
 )
 from keras_robust._seed import as_seed, fold
-from keras_robust.attacks import Attack
+from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
 from keras_robust.training._data import check_data
 from keras_robust.training._ramp import Ramp
@@ -79,8 +79,8 @@ class AdversarialTraining(keras.Model):
             raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
         validation_attack = attack if validation_attack is None else validation_attack
         objective = Madry() if objective is None else objective
-        _check_type(attack, Attack, "attack", "kr.attacks.PGD(eps=0.1)")
-        _check_type(validation_attack, Attack, "validation_attack", "kr.attacks.PGD(eps=0.1)")
+        _check_type(attack, Ascent, "attack", "kr.attacks.PGD(eps=0.1)")
+        _check_type(validation_attack, Ascent, "validation_attack", "kr.attacks.PGD(eps=0.1)")
         _check_type(objective, Objective, "objective", "kr.objectives.Madry()")
         if eps_ramp is not None:
             _check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")

@@ -7,7 +7,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_robust.attacks import Attack
+from keras_robust.attacks import Ascent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Step:
     """
 
     model: typing.Any
-    attack: Attack
+    attack: Ascent
     eps: float | tf.Tensor
     seed: tf.Tensor
     compiled_loss: collections.abc.Callable
