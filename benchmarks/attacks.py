@@ -1,48 +1,51 @@
-"""Robust accuracy and time of our attacks beside ART's, Foolbox's and CleverHans'.
+"""Strength and time of our attacks beside the peers', on the same weights and images.
 
-    python benchmarks/attacks.py            # a few minutes; writes results/
+    python benchmarks/attacks.py            # a quarter of an hour; writes results/
     python benchmarks/attacks.py --table    # the table of what was written, runs nothing
 
-Same weights, same 1,000 test images of the embedded data, same eps, steps, step size, random
-start and restarts, in one process run. The contenders alternate in random order batch by
-batch, on one pinned core with one thread, traced before. An image counts as robust when it
-is classified right both clean and attacked.
+Same weights, same test images of the embedded data, same budget (`_contests.py`), in one
+process run; peers on torch in a process of their own beside it. The contenders alternate in
+random order batch by batch, on one pinned core with one thread, traced before. An image
+counts as robust when it is classified right both clean and attacked.
 """
 
 import pathlib
 import random
+import statistics
 import sys
 
 import _common
 import tables
+from _contests import EPS, NATURAL, OURS, ROBUST, contests, ours
 
-EPS = {"linf": 0.1, "l2": 1.0, "l1": 10.0}
 LIMIT = 0.5  # points of robust accuracy that a peer's attack may be stronger
+FARTHER = 1.02  # how far our median distortion may be above a peer's
 # Float32 sums of 784 pixels; beyond that an example has left its ball.
 TOLERANCE = {"linf": 1e-6, "l2": 1e-5, "l1": 1e-4}
-OURS = "keras_robust"
+TF_PEERS = ("ART", "Foolbox", "CleverHans")
 
 
 def main(arguments=None) -> dict | None:
     options = _common.parser(__doc__.partition("\n")[0], "attacks")
-    options.add_argument("--images", type=int, default=1000)
-    options.add_argument("--batch", type=int, default=250)
-    options.add_argument("--steps", type=int, default=20)
+    options.add_argument("--only", nargs="+", metavar="KIND", help="such as pgd, fab-t, cw")
+    options.add_argument(
+        "--torch", type=pathlib.Path, help="interpreter that has torch, for the peers on torch"
+    )
+    options.add_argument(
+        "--torch-path", type=pathlib.Path, nargs="*", default=[], help="folders for its PYTHONPATH"
+    )
     options.add_argument(
         "--weights",
         type=pathlib.Path,
         nargs="+",
-        help="weights of small_cnn to attack instead of training: .weights.h5 or .keras files",
+        help="weights of small_cnn to attack instead of training: .weights.h5 or .keras files, "
+        "natural and adversarially trained",
     )
     options.add_argument("--table", action="store_true", help="print the tables of results/")
     options = options.parse_args(arguments)
     if options.table:
         print(tables.attacks())
         return None
-    if options.quick:
-        options.images, options.batch, options.steps = 32, 16, 2
-    if options.images % options.batch:
-        sys.exit(f"--images {options.images} is no multiple of --batch {options.batch}")
     _common.pin(options.core)
     result = measure(options)
     path = _common.result_path(options, "attacks")
@@ -64,28 +67,31 @@ def measure(options) -> dict:
     np.random.seed(options.seed)  # ART draws from here, the other peers from TensorFlow's.
     tf.random.set_seed(options.seed)
     data = kr.data.load(seed=options.seed)
-    x, y = arrays(data.test, limit=options.images)
+    wanted = contests(options.quick, options.only)
+    x, y = arrays(data.test, limit=max(contest.images for contest in wanted))
     peers, left_out = _peers.available(not options.no_peers)
-    rows, clean = [], {}
+    beside = _torch(options, left_out)
+    rows, clean, failed = [], {}, {}
     for name, model in _models(data.train, options).items():
-        right = _right(model, x, y)
-        clean[name] = round(100 * float(right.mean()), 2)
-        for norm in ("linf", "l1") if options.quick else EPS:
-            for attack, settings in _attacks(norm, options.steps).items():
-                print(f"{name}: {attack} {norm}", file=sys.stderr, flush=True)
-                contenders = _contenders(model, norm, settings, peers, options)
-                for row in _run(model, contenders, x, y, right, norm, options):
-                    rows.append({"model": name, "norm": norm, "attack": attack, **row})
+        if beside is not None:
+            beside.load(model)
+        clean[name] = round(100 * float(np.mean(_margins(model, x, y) > 0)), 2)
+        for contest in (contest for contest in wanted if name in contest.models):
+            print(f"{name}: {contest.name} {contest.norm}", file=sys.stderr, flush=True)
+            contenders = _contenders(model, contest, peers, beside, options.seed)
+            found = _run(model, contenders, x, y, contest, options.seed, failed)
+            cell = {"model": name, "norm": contest.norm, "attack": contest.name}
+            rows += [{**cell, **row} for row in found]
     worst = max((lead for *_, lead in leads(rows)), default=None)
+    farthest = max((ratio for *_, ratio in distances(rows)), default=None)
+    met = [worst <= LIMIT] if worst is not None else []
+    met += [farthest <= FARTHER] if farthest is not None else []
+    environment = _common.environment()
     return {
         "benchmark": "attacks",
-        "environment": _common.environment(),
+        "environment": environment | (beside.versions if beside is not None else {}),
         "settings": {
             "model": "kr.zoo.small_cnn()",
-            "images": options.images,
-            "batch": options.batch,
-            "steps": options.steps,
-            "step_size": "2.5 eps / steps",
             "eps": EPS,
             "seed": options.seed,
             "quick": options.quick,
@@ -94,24 +100,64 @@ def measure(options) -> dict:
         "target": {
             "limit_points": LIMIT,
             "worst_points": worst,
-            "met": None if worst is None else worst <= LIMIT,
+            "limit_ratio": FARTHER,
+            "worst_ratio": farthest,
+            "met": all(met) if met else None,
+            "slower": [list(case) for case in slower(rows)],
         },
         "tolerance": TOLERANCE,
         "rows": rows,
         "left_out": left_out,
+        "failed": failed,
     }
 
 
 def leads(rows):
-    """(model, norm, attack, points by which the strongest peer is ahead of us)."""
+    """(model, norm, attack, points by which the strongest peer is ahead of us) in a ball."""
+    for cell, own, others in _cells(rows):
+        # A peer's example outside the ball breaks nothing.
+        theirs = [row["robust_accuracy_inside"] for row in others if "robust_accuracy" in row]
+        if theirs and "robust_accuracy" in own:
+            yield *cell, round(own["robust_accuracy"] - min(theirs), 2)
+
+
+def distances(rows):
+    """(model, norm, attack, our median distortion as a multiple of the smallest peer's)."""
+    for cell, own, others in _cells(rows):
+        theirs = [row["median"] for row in others if row.get("median")]
+        if theirs and own.get("median"):
+            yield *cell, round(own["median"] / min(theirs), 4)
+
+
+def slower(rows):
+    """(model, norm, attack, peer, our time as a multiple of its) for faster TensorFlow peers."""
+    for cell, own, others in _cells(rows):
+        for row in others:
+            if row["name"].startswith(TF_PEERS) and own.get("cpu_ms", 0) > row.get("cpu_ms", 0):
+                yield *cell, row["name"], round(own["cpu_ms"] / row["cpu_ms"], 2)
+
+
+def _cells(rows):
+    """((model, norm, attack), our row, the peers' rows)."""
     cells = dict.fromkeys((r["model"], r["norm"], r["attack"]) for r in rows)
     for cell in cells:
         here = [r for r in rows if (r["model"], r["norm"], r["attack"]) == cell]
-        ours = [r["robust_accuracy"] for r in here if r["name"] == OURS]
-        # A peer's example outside the ball breaks nothing.
-        theirs = [r["robust_accuracy_inside"] for r in here if not r["name"].startswith(OURS)]
-        if theirs:
-            yield *cell, round(ours[0] - min(theirs), 2)
+        own = [r for r in here if r["name"] == OURS]
+        if own:
+            yield cell, own[0], [r for r in here if not r["name"].startswith(OURS)]
+
+
+def _torch(options, left_out):
+    """The peers on torch; None when there are none."""
+    from _torch_peers import NAMES, TorchPeers
+
+    if options.no_peers or options.torch is None:
+        reason = "--no-peers" if options.no_peers else "no --torch"
+        left_out |= dict.fromkeys(NAMES, reason)
+        return None
+    beside = TorchPeers(options.torch, options.torch_path)
+    left_out |= beside.missing
+    return beside
 
 
 def _models(train, options) -> dict:
@@ -123,13 +169,13 @@ def _models(train, options) -> dict:
 
     if options.weights:
         models = {}
-        for path in options.weights:
+        for name, path in zip((NATURAL, ROBUST), options.weights):
             model = kr.zoo.small_cnn()
             if path.suffix == ".keras":
                 model.set_weights(keras.models.load_model(path, compile=False).get_weights())
             else:
                 model.load_weights(path)
-            models[path.name.partition(".")[0]] = model
+            models[name] = model
         return models
     if options.quick:
         train = train.take(4)
@@ -140,83 +186,94 @@ def _models(train, options) -> dict:
     attack = kr.attacks.PGD(eps=EPS["linf"], steps=5)
     trainer = _steps.compiled(kr.AdversarialTraining(robust, attack, seed=options.seed))
     trainer.fit(train, epochs=epochs, shuffle=False, verbose=0)
-    return {"natural": natural, "adversarially trained": robust}
+    return {NATURAL: natural, ROBUST: robust}
 
 
-def _attacks(norm, steps) -> dict:
-    """Name -> settings beside norm and eps; none for the fast gradient method."""
-    pgd = {"steps": steps, "step_size": 2.5 * EPS[norm] / steps}
-    return {
-        "FGSM": {},
-        f"PGD-{steps}": {**pgd, "restarts": 1},
-        f"PGD-{steps} x3": {**pgd, "restarts": 3},
-    }
-
-
-def _contenders(model, norm, settings, peers, options) -> dict:
+def _contenders(model, contest, peers, beside, seed) -> dict:
     """Name -> function of numpy arrays (x, y) and the number of the batch."""
-    import _peers
+    import _tf_peers
 
-    import keras_robust as kr
-
-    def ours(attack):
-        return lambda x, y, number: attack(model, x, y, options.seed + number).numpy()
+    def own(attack):
+        return lambda x, y, number: attack(model, x, y, seed + number).numpy()
 
     def theirs(attack):
         return lambda x, y, number: attack(x, y)
 
-    common = {"eps": EPS[norm], "norm": norm}
-    if settings:
-        made = {
-            OURS: ours(kr.attacks.PGD(**common, **settings)),
-            f"{OURS}, keep_best=False": ours(kr.attacks.PGD(**common, **settings, keep_best=False)),
-        }
-    else:
-        made = {OURS: ours(kr.attacks.FGSM(**common))}
-    sparse = [_peers.SPARSE] if "Foolbox" in peers else []
+    made = {name: own(attack) for name, attack in ours(contest).items()}
+    sparse = [_tf_peers.SPARSE] if "Foolbox" in peers else []
     for peer in peers + sparse:
-        attack = _peers.attack(peer, model, **common, **settings, batch=options.batch)
-        if attack is not None:
-            made[peer] = theirs(attack)
-    return made
+        made[peer] = _tf_peers.make(peer, model, contest)
+    for peer in beside.names if beside is not None else ():
+        made[peer] = beside.make(peer, contest)
+    return {
+        name: attack if name.startswith(OURS) else theirs(attack)
+        for name, attack in made.items()
+        if attack is not None
+    }
 
 
-def _run(model, contenders, x, y, right, norm, options) -> list[dict]:
+def _run(model, contenders, x, y, contest, seed, failed) -> list[dict]:
     """Every contender on every batch; a row each."""
-    import numpy as np
-
-    batches = [slice(i, i + options.batch) for i in range(0, len(x), options.batch)]
-    for attack in contenders.values():
-        attack(x[batches[0]], y[batches[0]], 0)  # Traces and compiles.
-    order = random.Random(options.seed)
+    batches = [slice(i, i + contest.batch) for i in range(0, contest.images, contest.batch)]
+    for name in list(contenders):
+        try:
+            contenders[name](x[batches[0]], y[batches[0]], 0)  # Traces and compiles.
+        except Exception as error:
+            if name.startswith(OURS):
+                raise
+            # A peer's failure is a result too.
+            failed[f"{name}, {contest.name} {contest.norm}"] = f"{type(error).__name__}: {error}"
+            del contenders[name]
+    order = random.Random(seed)
     found = {name: [] for name in contenders}
-    spent = {name: [0.0, 0.0] for name in contenders}
     for number, rows in enumerate(batches):
         for name in order.sample(list(contenders), len(contenders)):
             clock = _common.Clock()
-            found[name].append(contenders[name](x[rows], y[rows], number))
-            for place, seconds in enumerate(clock.read()):
-                spent[name][place] += seconds
-    out = []
-    for name in contenders:
-        x_adv = np.concatenate(found[name])
-        outside = _size(x_adv.astype("float64") - x, norm) - EPS[norm]
-        beyond = max(float(-x_adv.min()), float(x_adv.max()) - 1.0, 0.0)
-        still = right & _right(model, x_adv, y)
-        left = outside > TOLERANCE[norm]
-        out.append(
-            {
-                "name": name,
-                "robust_accuracy": round(100 * float(still.mean()), 2),
-                "robust_accuracy_inside": round(100 * float((still | right & left).mean()), 2),
-                "outside_ball": int(left.sum()),
-                "largest_excess": max(float(outside.max()), 0.0),
-                "beyond_bounds": beyond,
-                "cpu_s": round(spent[name][0], 3),
-                "wall_s": round(spent[name][1], 3),
-            }
-        )
-    return out
+            got = contenders[name](x[rows], y[rows], number)
+            x_adv, fooled, spent = got if isinstance(got, tuple) else (got, None, clock.read())
+            if fooled is None:
+                fooled = _margins(model, x_adv, y[rows]) <= 0
+            found[name].append((x_adv, fooled, spent))
+    count = contest.images
+    right = _margins(model, x[:count], y[:count]) > 0
+    return [
+        {"name": name, **_row(parts, x[:count], right, contest)} for name, parts in found.items()
+    ]
+
+
+def _row(parts, x, right, contest) -> dict:
+    """What one contender reached, from its batches of (x_adv, fooled, seconds)."""
+    import numpy as np
+
+    x_adv, fooled = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    row = {
+        "images": len(x),
+        "beyond_bounds": max(float(-x_adv.min()), float(x_adv.max()) - 1.0, 0.0),
+        "cpu_ms": round(1e3 * statistics.median(p[2][0] / len(p[1]) for p in parts), 4),
+        "cpu_s": round(sum(part[2][0] for part in parts), 3),
+        "wall_s": round(sum(part[2][1] for part in parts), 3),
+    }
+    still = right & ~fooled
+    if not contest.norm:
+        robust = round(100 * float(still.mean()), 2)
+        return row | {"robust_accuracy": robust, "robust_accuracy_inside": robust}
+    away = _size(x_adv.astype("float64") - x, contest.norm)
+    if contest.smallest:
+        # Not found counts as infinitely far; what is wrong already has no distance.
+        away = np.where(fooled, away, np.inf)[right]
+        middle = float(np.median(away))
+        return row | {
+            "found": round(100 * float(np.mean(np.isfinite(away))), 1),
+            "median": round(middle, 5) if np.isfinite(middle) else None,
+        }
+    outside = away - contest.eps
+    left = outside > TOLERANCE[contest.norm]
+    return row | {
+        "robust_accuracy": round(100 * float(still.mean()), 2),
+        "robust_accuracy_inside": round(100 * float((still | right & left).mean()), 2),
+        "outside_ball": int(left.sum()),
+        "largest_excess": max(float(outside.max()), 0.0),
+    }
 
 
 def _size(delta, norm):
@@ -226,9 +283,16 @@ def _size(delta, norm):
     return np.linalg.norm(delta.reshape(len(delta), -1), ord=order, axis=1)
 
 
-def _right(model, x, y):
-    """`(n,)` bool: classified right."""
-    return model(x, training=False).numpy().argmax(-1) == y
+def _margins(model, x, y):
+    """The label's logit minus the largest other one, `(n,)`; ties a rounding error wide are 0."""
+    import numpy as np
+
+    logits = model(x, training=False).numpy().astype("float64")
+    own = np.take_along_axis(logits, y[:, None], axis=1)[:, 0]
+    logits[np.arange(len(y)), y] = -np.inf
+    margin = own - logits.max(axis=1)
+    # Examples on the boundary itself fall on either side with the size of the batch.
+    return np.where(np.abs(margin) < 1e-5 * np.abs(own), 0.0, margin)
 
 
 if __name__ == "__main__":

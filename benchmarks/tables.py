@@ -61,41 +61,80 @@ def render_train_step(result: dict) -> str:
 
 
 def render_attacks(result: dict) -> str:
-    """Robust accuracy and time of all contenders."""
+    """Strength and time of all contenders: in a ball, and by the smallest perturbation."""
     target, settings = result["target"], result["settings"]
     lines = [f"### Attacks, {result['environment']['keras']}", ""]
-    if target["worst_points"] is not None:
-        lines += [
-            "Our attack against the strongest peer's, worst case over all rows: "
-            f"{target['worst_points']:+.1f} points of robust accuracy (negative: ours is the "
-            f"stronger everywhere); target at most {target['limit_points']:+.1f}: "
-            f"{'met' if target['met'] else 'missed'}.",
-            "",
-        ]
+    lines += _verdicts(target)
     clean = ", ".join(f"{name} {value:.1f}%" for name, value in result["clean_accuracy"].items())
     eps = ", ".join(f"{norm} {value:g}" for norm, value in settings["eps"].items())
-    lines += [f"Clean accuracy: {clean}. eps: {eps}. {settings['images']} images.", ""]
+    lines += [f"Clean accuracy: {clean}. eps: {eps}.", ""]
     lines += [
         "| model | norm | attack | by | robust accuracy % | outside ball | largest excess "
-        "| CPU s | wall s |",
+        "| CPU ms an image | CPU s | wall s |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in result["rows"]:
+        if "robust_accuracy" in row:
+            accuracy = f"{row['robust_accuracy']:.1f}"
+            if row["robust_accuracy_inside"] != row["robust_accuracy"]:
+                accuracy += f" ({row['robust_accuracy_inside']:.1f} inside)"
+            outside, excess = row.get("outside_ball", ""), row.get("largest_excess")
+            excess = "" if excess is None else f"{excess:.0e}"
+            lines.append(f"{_cell(row)} | {accuracy} | {outside} | {excess} | {_times(row)} |")
+    lines += [
+        "",
+        "Smallest perturbation, over the images that are classified right:",
+        "",
+        "| model | norm | attack | by | found % | median distortion "
+        "| CPU ms an image | CPU s | wall s |",
         "|---|---|---|---|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
-        accuracy = f"{row['robust_accuracy']:.1f}"
-        if row["robust_accuracy_inside"] != row["robust_accuracy"]:
-            accuracy += f" ({row['robust_accuracy_inside']:.1f} inside)"
-        lines.append(
-            f"| {row['model']} | {row['norm']} | {row['attack']} | {row['name']} | {accuracy} "
-            f"| {row['outside_ball']} | {row['largest_excess']:.0e} | {row['cpu_s']:.2f} "
-            f"| {row['wall_s']:.2f} |"
-        )
+        if "found" in row:
+            median = "none" if row["median"] is None else f"{row['median']:.4f}"
+            lines.append(f"{_cell(row)} | {row['found']:.0f} | {median} | {_times(row)} |")
     beyond = [r for r in result["rows"] if r["beyond_bounds"] > 0]
     lines += ["", "Examples outside the range [0, 1]: "]
     lines[-1] += ", ".join(
         sorted({f"{r['name']} (by {r['beyond_bounds']:.0e})" for r in beyond}) or ["none"]
     )
     lines[-1] += "."
+    if result["failed"]:
+        lines += ["", "Peers' attacks that raised:", ""]
+        lines += [f"- {name}: `{error}`" for name, error in result["failed"].items()]
     return "\n".join(lines + _about(result))
+
+
+def _verdicts(target) -> list[str]:
+    """How ours compare with the strongest and with the fastest peers."""
+    lines = []
+    if target["worst_points"] is not None:
+        lines += [
+            "In a ball, our attack against the strongest peer's, worst case over all rows: "
+            f"{target['worst_points']:+.1f} points of robust accuracy (negative: ours is the "
+            f"stronger everywhere); target at most {target['limit_points']:+.1f}."
+        ]
+    if target["worst_ratio"] is not None:
+        lines += [
+            "Smallest perturbations, our median over the smallest peer's, worst case: "
+            f"{target['worst_ratio']:.3f}; target at most {target['limit_ratio']:.2f}."
+        ]
+    if lines:
+        lines += ["Targets " + ("met." if target["met"] else "missed.")]
+        cases = [
+            f"{attack} {norm} ({model}): {ratio:.2f} times {peer}"
+            for model, norm, attack, peer, ratio in target["slower"]
+        ]
+        lines += ["Slower than a peer on TensorFlow: " + ("; ".join(cases) or "nowhere") + "."]
+    return [part for line in lines for part in (line, "")]
+
+
+def _cell(row) -> str:
+    return f"| {row['model']} | {row['norm']} | {row['attack']} | {row['name']}"
+
+
+def _times(row) -> str:
+    return f"{row['cpu_ms']:.2f} | {row['cpu_s']:.2f} | {row['wall_s']:.2f}"
 
 
 def _all(name, render) -> str:
@@ -109,8 +148,8 @@ def _span(spread) -> str:
 
 def _about(result) -> list[str]:
     env = result["environment"]
-    packages = ("tensorflow", "adversarial-robustness-toolbox", "foolbox", "cleverhans")
-    versions = ", ".join(f"{name} {env[name]}" for name in packages if env[name])
+    packages = ("tensorflow", "adversarial-robustness-toolbox", "foolbox", "cleverhans", "torch")
+    versions = ", ".join(f"{name} {env[name]}" for name in packages if env.get(name))
     lines = [
         "",
         f"`{env['command']}`, {env['date']}, commit {env['commit']}: {env['cpu']}, one of "

@@ -8,7 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = ("attacks", "compress", "data", "export", "losses", "training", "zoo")
+_MODULES = ("analysis", "attacks", "compress", "data", "export", "losses", "training", "zoo")
 _NAMES = {
     "AdversarialTraining": "training",
     "Report": "evaluation",

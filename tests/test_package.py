@@ -66,6 +66,7 @@ def test_heavy_and_optional_imports_stay_inside_functions():
         ("attacks", {"training", "compress", "evaluation", "export", "cli", "zoo"}),
         ("training", {"compress", "evaluation", "export", "cli", "zoo"}),
         ("compress", {"evaluation", "export", "cli"}),
+        ("analysis", {"evaluation", "export", "cli"}),
         ("export", {"evaluation", "cli"}),
         ("evaluation", {"cli"}),
     ],

@@ -4,6 +4,7 @@ import abc
 import collections.abc
 import dataclasses
 import math
+import numbers
 import typing
 import weakref
 
@@ -48,8 +49,10 @@ class Attack(abc.ABC):
     calling it is the same for all.
     """
 
-    # Classes or their settings say otherwise.
+    # Classes or their settings say otherwise. An attack that `searches` looks for the smallest
+    # perturbation.
     needs_gradient = True
+    searches = False
     targeted = False
 
     @property
@@ -125,6 +128,9 @@ class Ascent(Attack):
     A subclass says how it climbs a `Goal` in `perturb`; its settings hold the `loss`.
     """
 
+    # Calls of the model for each value and gradient; settings say otherwise.
+    eot = 1
+
     @abc.abstractmethod
     def for_training(self) -> "Ascent":
         """This attack without what only an evaluation needs."""
@@ -149,20 +155,68 @@ class Ascent(Attack):
     def goal(self, model, y) -> Goal:
         """The attack's own loss of `model` at labels `y`, and whether they are missed (reached)."""
         loss = LOSSES.get(self.loss, self.loss)
-        scale = _loss_scale(model)
+        return make_goal(model, y, loss, self.targeted, self.eot)
 
-        def value(x_adv) -> Value:
-            logits = call_logits(model, x_adv)
-            missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != hard_labels(y)
-            climb = loss(y, logits) * scale
-            if climb.shape.rank != 1:
-                raise ValueError(
-                    "`loss` must return one value an example, (batch,), got shape "
-                    f"{tuple(climb.shape)}. Give a Keras loss reduction='none'."
-                )
-            return Value(-climb, ~missed) if self.targeted else Value(climb, missed)
 
-        return value
+def make_goal(model, y, loss, reach=False, eot=1) -> Goal:
+    """What climbing `loss` of `model` at labels `y` means.
+
+    Args:
+        model: Keras model or callable.
+        y: `(batch,)` int32, or `(batch, classes)` float32.
+        loss: `(labels, logits) -> (batch,)`.
+        reach: the labels are to be reached, and the loss made small.
+        eot: calls of a randomised model that value and gradient are the mean of.
+    """
+    scale = _loss_scale(model)
+
+    def value(x_adv) -> Value:
+        logits = call_logits(model, x_adv)
+        missed = tf.argmax(logits, axis=-1, output_type=tf.int32) != hard_labels(y)
+        climb = loss(y, logits) * scale
+        if climb.shape.rank != 1:
+            raise ValueError(
+                "`loss` must return one value an example, (batch,), got shape "
+                f"{tuple(climb.shape)}. Give a Keras loss reduction='none'."
+            )
+        return Value(-climb, ~missed) if reach else Value(climb, missed)
+
+    return value if eot == 1 else _expected(value, eot)
+
+
+def _expected(goal: Goal, calls: int) -> Goal:
+    """The mean of `calls` calls of a random `goal`; fooled where most of them are.
+
+    Expectation over transformation, Athalye et al. 2018, https://arxiv.org/abs/1802.00420. The
+    gradient is taken call by call, so that memory and tracing stay those of one call.
+    """
+
+    @tf.custom_gradient
+    def mean(x_adv):
+        def call(climb, fooled, gradient):
+            value, slope = value_and_gradient(goal, x_adv)
+            return climb + value.climb, fooled + tf.cast(value.fooled, tf.float32), gradient + slope
+
+        none = tf.zeros(tf.shape(x_adv)[:1])
+        climb, fooled, gradient = tf.while_loop(
+            lambda *_: True,
+            call,
+            (none, none, tf.zeros_like(x_adv)),
+            parallel_iterations=1,
+            maximum_iterations=calls,
+        )
+
+        def backward(upstream, _, variables=()):
+            slope = rows_of(upstream, x_adv) * gradient / calls
+            return (slope, [None] * len(variables)) if variables else slope
+
+        return (climb / calls, fooled / calls), backward
+
+    def value(x_adv) -> Value:
+        climb, share = mean(x_adv)
+        return Value(climb, share > 0.5)
+
+    return value
 
 
 def call_logits(model, x) -> tf.Tensor:
@@ -233,6 +287,15 @@ def check_loss(loss, targeted) -> None:
         raise TypeError(f"`targeted` must be True or False, got targeted={targeted!r}.")
 
 
+def check_counts(attack, *names) -> None:
+    """Keeps the settings `names` as plain ints, and raises unless they are at least 1."""
+    for name in names:
+        value = getattr(attack, name)
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be an int >= 1, got {name}={value!r}.")
+        object.__setattr__(attack, name, int(value))
+
+
 def value_and_gradient(goal: Goal, x_adv):
     """`goal` at `x_adv` and its gradient there; entries that are not finite count as zero."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -253,8 +316,9 @@ def _loss_scale(model) -> float:
     return 128.0 if is_model(model) and model.compute_dtype == "float16" else 1.0
 
 
-# Model -> {(attack at eps 1, rank of y): (compiled function, classes)}. The functions hold
-# their model weakly: a reference from value to key would keep every attacked model alive.
+# Model -> {(attack at eps 1, rank of y, shape of an image): (compiled function, classes)}. The
+# functions hold their model weakly: a reference from value to key would keep every attacked
+# model alive.
 _functions = weakref.WeakKeyDictionary()
 
 
@@ -264,7 +328,8 @@ def _compiled(model, attack, x, y):
         reference = weakref.ref(model)
     except TypeError:  # neither hashable nor weakly referable: compiled for this call only
         known, reference = {}, lambda: model
-    key = (attack, y.shape.rank)
+    # One for each shape of image: a relaxed trace would lose the lengths that attacks count on.
+    key = (attack, y.shape.rank, tuple(x.shape[1:]))
     if key not in known:
         # Looked at with values, which a trace has not.
         classes = check_logits(call_logits(model, x))

@@ -2,20 +2,19 @@
 
 import collections.abc
 import dataclasses
-import numbers
-import typing
 
 import tensorflow as tf
 
 from keras_robust._seed import fold
 from keras_robust.attacks._attack import (
     Ascent,
-    Value,
+    check_counts,
     check_loss,
     rows_of,
     settle,
     value_and_gradient,
 )
+from keras_robust.attacks._best import Best, better, unseen
 from keras_robust.attacks._threat import Ball
 
 # Unrolled loops run a little faster and trace slower: measured in benchmarks/train_step.py.
@@ -36,13 +35,14 @@ class PGD(Ascent):
         step_size: length of a step in the attack's norm; None is `2.5 * eps / steps`.
         random_start: start at a random point of the ball instead of at `x`.
         restarts: runs with other starts, the best kept; more than one needs `random_start`.
-        momentum: decay of the accumulated gradient, in [0, 1); 0 is none.
+        momentum: decay of the accumulated gradient, in [0, 1]; 0 is none.
         loss: "ce", "margin", "dlr", or a function `(labels, logits) -> (batch,)` to climb.
         targeted: `y` are the labels to reach instead of those to leave.
         early_stop: an example that fools the model is not moved on. The same examples fool the
             model with and without, only sooner.
         keep_best: return the best iterate seen (first one that fools the model, then highest
             loss), not the last, for one more forward pass. None: yes, but not in training.
+        eot: calls of a randomised model that each gradient is the mean of.
         bounds: range of valid inputs.
 
     Raises:
@@ -65,16 +65,13 @@ class PGD(Ascent):
     targeted: bool = False
     early_stop: bool = False
     keep_best: bool | None = None
+    eot: int = 1
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
         settle(self)
         check_loss(self.loss, self.targeted)
-        for name in ("steps", "restarts"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"`{name}` must be an int >= 1, got {name}={value!r}.")
-            object.__setattr__(self, name, int(value))
+        check_counts(self, "steps", "restarts", "eot")
         if self.step_size is not None and not self.step_size >= 0:
             raise ValueError(
                 f"`step_size` must be >= 0 in the units of the inputs, got {self.step_size!r}."
@@ -84,15 +81,17 @@ class PGD(Ascent):
                 f"restarts={self.restarts} without random start repeats one and the same run. "
                 "Set random_start=True, or restarts=1."
             )
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1), got momentum={self.momentum!r}.")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"`momentum` must be in [0, 1], got momentum={self.momentum!r}.")
 
     @property
     def name(self):
-        parts = [f"{'MI-FGSM' if self.momentum else 'PGD'}-{self.steps}"]
+        kind = "MI-FGSM" if self.momentum else "PGD" if self.random_start else "BIM"
+        parts = [f"{kind}-{self.steps}"]
         parts += [f"x{self.restarts}"] if self.restarts > 1 else []
         parts += [self.norm] if self.norm != "linf" else []
         parts += [self.loss] if isinstance(self.loss, str) and self.loss != "ce" else []
+        parts += [f"eot {self.eot}"] if self.eot > 1 else []
         return " ".join(parts + (["targeted"] if self.targeted else []))
 
     def for_eps_one(self):
@@ -113,10 +112,10 @@ class PGD(Ascent):
             delta = ball.random(x, fold(seed, restart)) if self.random_start else tf.zeros_like(x)
             done = tf.zeros(tf.shape(x)[:1], tf.bool) if best is None else best.value.fooled
             run = self._climb(goal, ball, x, delta, step_size, done)
-            best = run if best is None else _better(best, run)
+            best = run if best is None else better(best, run)
         return tf.stop_gradient(ball.place(x, best.delta))
 
-    def _climb(self, goal, ball, x, delta, step_size, done) -> "_Best":
+    def _climb(self, goal, ball, x, delta, step_size, done) -> Best:
         """One run of `steps` steps from `delta`; rows that are `done` may rest."""
 
         def step(delta, velocity, best):
@@ -127,19 +126,19 @@ class PGD(Ascent):
                 velocity = self.momentum * velocity + tf.math.divide_no_nan(gradient, scale)
                 gradient = velocity
             if self._tracks_best:
-                best = _better(best, _Best(delta, value))
+                best = better(best, Best(delta, value))
             moved = ball.ascend(delta, gradient, x, step_size)
             if self.early_stop:
                 moved = tf.where(rows_of(value.fooled | done, x), delta, moved)
             return moved, velocity, best
 
-        best = _Best(delta, _worst_value(x))
+        best = unseen(delta)
         velocity = tf.zeros_like(x) if self.momentum else tf.zeros([])
         delta, velocity, best = self._loop(step, delta, velocity, best, done)
         if not self._tracks_best and self.restarts == 1:
-            return _Best(delta, _worst_value(x))
-        last = _Best(delta, goal(x + delta))
-        return _better(best, last) if self._tracks_best else last
+            return unseen(delta)
+        last = Best(delta, goal(x + delta))
+        return better(best, last) if self._tracks_best else last
 
     def _loop(self, step, delta, velocity, best, done):
         if self.steps <= _UNROLL and not self.early_stop:
@@ -162,25 +161,3 @@ class PGD(Ascent):
     def _tracks_best(self) -> bool:
         # Stopping early is only safe when what was reached is kept.
         return self.early_stop or self.keep_best is not False
-
-
-class _Best(typing.NamedTuple):
-    """The best perturbation of each example so far, and its value."""
-
-    delta: tf.Tensor
-    value: Value
-
-
-def _worst_value(x) -> Value:
-    rows = tf.shape(x)[:1]
-    return Value(tf.fill(rows, tf.float32.min), tf.zeros(rows, tf.bool))
-
-
-def _better(old: _Best, new: _Best) -> _Best:
-    """Row by row the better of two: first one that fools the model, then the higher loss."""
-    gains = (new.value.fooled & ~old.value.fooled) | (
-        (new.value.fooled == old.value.fooled) & (new.value.climb > old.value.climb)
-    )
-    return tf.nest.map_structure(
-        lambda ours, theirs: tf.where(rows_of(gains, ours), theirs, ours), old, new
-    )

@@ -80,6 +80,10 @@ def evaluate(options) -> Result:
         x,
         y,
         attacks=_attacks(options),
+        black_box=not options.no_black_box,
+        diagnose=options.diagnose,
+        corruptions=options.corruptions,
+        journal=options.journal,
         seed=options.seed,
         class_names=data.class_names,
         progress=say,
@@ -172,18 +176,30 @@ def _load_model(path):
 
 
 def _artifacts(arguments) -> dict:
-    """NAME=PATH or PATH to what `kr.evaluate` takes."""
+    """NAME=PATH, PATH or an address to what `kr.evaluate` takes."""
     artifacts = {}
     for argument in arguments:
-        name, separator, path = argument.rpartition("=")
-        path = pathlib.Path(path)
-        name = name if separator else path.name
+        name, value = _named(argument)
         if name in artifacts:
-            raise ValueError(f"Two artifacts are named {name!r}. Name them: first={path}.")
-        if not path.exists():
-            raise ValueError(f"There is no {path}. Give [NAME=]PATH of a model or file.")
-        artifacts[name] = _load_model(path) if path.suffix in (".keras", ".h5") else path
+            raise ValueError(f"Two artifacts are named {name!r}. Name them: first={value}.")
+        artifacts[name] = value
+    for name, value in artifacts.items():
+        if isinstance(value, pathlib.Path) and value.suffix in (".keras", ".h5"):
+            artifacts[name] = _load_model(value)
     return artifacts
+
+
+def _named(argument):
+    before, scheme, rest = argument.partition("://")
+    if scheme:
+        # An address may hold "=" itself, behind its "://".
+        name, _, protocol = before.rpartition("=")
+        return name or rest.rsplit("/", 1)[-1], f"{protocol}://{rest}"
+    name, separator, path = argument.rpartition("=")
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise ValueError(f"There is no {path}. Give [NAME=]PATH of a model or file.")
+    return name if separator else path.name, path
 
 
 def _pgd(options):
@@ -193,7 +209,13 @@ def _pgd(options):
 
 
 def _attacks(options) -> list:
-    known = {"fgsm": kr.attacks.FGSM(eps=options.eps, norm=options.norm), "pgd": _pgd(options)}
+    threat = {"eps": options.eps, "norm": options.norm}
+    known = {
+        "fgsm": kr.attacks.FGSM(**threat),
+        "pgd": _pgd(options),
+        "square": kr.attacks.Square(**threat),
+        "autoattack": kr.attacks.AutoAttack(**threat),
+    }
     names = [name.strip().lower() for name in options.attacks.split(",")]
     for name in names:
         if name not in known:

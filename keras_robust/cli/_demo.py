@@ -114,6 +114,8 @@ def run_demo(folder, seed=0, quick=False, say=print):
             },
             "SavedModel": models["clustered"],
         },
+        # A few hundred queries of each image that still stands: thousands would take minutes.
+        black_box=[kr.attacks.Square(EPS, queries=300)],
         sweep_images=budget.sweep,
         seed=seed,
         class_names=data.class_names,

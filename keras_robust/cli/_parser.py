@@ -14,6 +14,7 @@ _EVALUATE = """examples:
   keras-robust evaluate robust.keras
   keras-robust evaluate float=robust.keras device=small/model.tflite --eps 0.1 --report report
   keras-robust evaluate served=serving/model/1 --attacks fgsm,pgd --images 500 --json
+  keras-robust evaluate robust.keras live=http://localhost:8501/v1/models/m --journal run
 """
 _COMPRESS = """examples:
   keras-robust compress --model robust.keras --out small
@@ -90,12 +91,29 @@ def _evaluate(parser):
         "artifacts",
         nargs="+",
         metavar="[NAME=]PATH",
-        help="a .keras file, a SavedModel folder or a .tflite file; a .tflite file is attacked "
-        "with examples made on the others",
+        help="a .keras file, a SavedModel folder, a .tflite file, or the http address of a model "
+        "behind TensorFlow Serving; the last two have no gradients and are attacked with examples "
+        "made on the others, and by asking them",
     )
     _data(parser)
     _attack(parser, steps=20)
-    parser.add_argument("--attacks", default="fgsm,pgd", help="of fgsm, pgd (default both)")
+    parser.add_argument(
+        "--attacks",
+        default="pgd,autoattack",
+        help="of fgsm, pgd, square, autoattack (default pgd,autoattack; fgsm,pgd is a quick look)",
+    )
+    parser.add_argument(
+        "--no-black-box", action="store_true", help="do not ask what has no gradients directly"
+    )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="check whether the robustness is real"
+    )
+    parser.add_argument(
+        "--corruptions", action="store_true", help="also the error under 15 common corruptions"
+    )
+    parser.add_argument(
+        "--journal", type=pathlib.Path, help="folder for finished batches; goes on from it"
+    )
     parser.add_argument("--images", type=_count, default=1000, help="test images (default 1000)")
     parser.add_argument("--report", type=pathlib.Path, help="folder for report.json, report.html")
 

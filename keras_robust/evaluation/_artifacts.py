@@ -13,12 +13,14 @@ from keras_robust._checks import check_logit_model
 from keras_robust._files import sizes
 from keras_robust._keras import is_model
 from keras_robust.evaluation import _sizes
+from keras_robust.evaluation._endpoint import Endpoint, is_url
 
 KINDS = {
     "keras": "Keras model",
     "callable": "callable",
     "saved_model": "SavedModel",
     "tflite": ".tflite file",
+    "endpoint": "served endpoint",
 }
 _WARM_UP = 5
 # Divides the usual batch of 250, so that the interpreter is not resized all the time.
@@ -31,9 +33,12 @@ class Artifact:
 
     Attributes:
         name: what the user calls it.
-        kind: "keras", "callable", "saved_model" or "tflite".
+        kind: "keras", "callable", "saved_model", "tflite" or "endpoint".
         predict: numpy float32 `(batch, ...)` -> numpy float32 logits `(batch, classes)`.
         gradient_model: a TensorFlow callable for white-box attacks, None when there is none.
+        straight_through: the same with rounding passed through in the gradient, None where
+            that alters nothing.
+        no_gradient: share of the images looked at whose gradient is exactly zero or missing.
         measure: `input_shape -> (bytes, gzip bytes, what was measured)`, None when nothing can be.
         latency_ms: `(image (1, ...), runs) -> median milliseconds` of a batch of one, warm.
         origin: the object or path that was given.
@@ -46,6 +51,8 @@ class Artifact:
     measure: Callable | None
     latency_ms: Callable
     origin: object
+    straight_through: Callable | None = None
+    no_gradient: float = 0.0
 
     def sizes(self, input_shape) -> dict:
         """`bytes`, `gzip_bytes` and `size_of`; None each when there is nothing to measure."""
@@ -55,12 +62,14 @@ class Artifact:
 
 
 def open_artifact(name: str, value, argument: str) -> Artifact:
-    """Makes an `Artifact` of a Keras model, a callable, a SavedModel folder or a `.tflite` path.
+    """Makes an `Artifact` of a model, a callable, a path or the address of an endpoint.
 
     Raises:
         TypeError: none of these, or a model of the Keras that does not run.
         ValueError: missing or broken file, softmax outputs, no usable signature.
     """
+    if is_url(value):
+        return _open_endpoint(name, value, argument)
     if isinstance(value, (str, Path)):
         return _open_path(name, Path(value), argument)
     check_logit_model(value, argument)
@@ -90,7 +99,7 @@ def _open_path(name, path, argument):
     fix = (
         f"Load it first: keras.models.load_model({path.name!r}, compile=False)."
         if path.suffix in (".keras", ".h5")
-        else "Give a .tflite file, a SavedModel folder, a Keras model or a callable."
+        else "Give a .tflite file, a SavedModel folder, a Keras model, a callable or a URL."
     )
     raise ValueError(f"`{argument}` is {str(path)!r}, a file of no kind known here. {fix}")
 
@@ -180,6 +189,14 @@ def _open_tflite(name, path, argument):
         lambda image, runs: TFLiteModel(path, threads=1).latency_ms(image, runs),
         path,
     )
+
+
+def _open_endpoint(name, url, argument):
+    try:
+        endpoint = Endpoint(url)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {error}") from error
+    return Artifact(name, "endpoint", endpoint, None, None, _timer(endpoint), endpoint.url)
 
 
 def _compiled(call):

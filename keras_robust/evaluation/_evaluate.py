@@ -1,16 +1,20 @@
 """A suite of attacks on a set of artifacts, on the same images, in one report."""
 
-import numpy as np
-
 from keras_robust._checks import check_labels
 from keras_robust.evaluation import _inputs
+from keras_robust.evaluation._columns import BALL, check_attacks, check_black_box, make_columns
 from keras_robust.evaluation._examples import collect_examples
-from keras_robust.evaluation._intervals import wilson
+from keras_robust.evaluation._extras import check_extras, corruptions_of, diagnosis_of
+from keras_robust.evaluation._fingerprint import data_hash, fingerprint
+from keras_robust.evaluation._journal import Journal
+from keras_robust.evaluation._leaderboard import leaderboard
 from keras_robust.evaluation._measure import environment, sizes_and_latency
 from keras_robust.evaluation._progress import Progress
-from keras_robust.evaluation._report import Report
-from keras_robust.evaluation._run import Trial, predictions, run_attack
+from keras_robust.evaluation._report import SCHEMA, Report
+from keras_robust.evaluation._results import artifact_results, make_notes, worst_case
+from keras_robust.evaluation._run import Trial, predictions, run_column
 from keras_robust.evaluation._sources import plan_sources
+from keras_robust.evaluation._sweep import accuracy_curves, swept_attack
 
 
 def evaluate(
@@ -22,6 +26,10 @@ def evaluate(
     batch_size: int = 250,
     seed: int = 0,
     twins=None,
+    black_box=True,
+    diagnose: bool = False,
+    corruptions=None,
+    journal=None,
     eps_sweep=None,
     sweep_images: int = 500,
     class_names=None,
@@ -32,27 +40,41 @@ def evaluate(
 ) -> Report:
     """Clean and robust accuracy, size and latency of every artifact, on the same images.
 
-    Attacks are white-box on whatever has gradients: models, callables and SavedModels. A
-    `.tflite` file has none; it is tried on the examples made for each of its twins, and an
-    image counts as robust only when the file classifies it and every one of its adversarial
-    examples correctly. For every artifact an image that is misclassified when clean is not
-    robust either.
+    Attacks are white-box on whatever has gradients: models, callables and SavedModels; models
+    that round also with a gradient that passes straight through. A `.tflite` file and a served
+    endpoint have none; they are tried on the examples made for each of their twins, and asked
+    directly by attacks without gradients. An image counts as robust only when the artifact
+    classifies it and every one of its adversarial examples correctly.
+
+    `worst_case` is over all attacks with a radius (`eps`), image by image. Attacks without one
+    stand beside it: noise and spatial attacks with an accuracy of their own, searches for the
+    smallest perturbation with its size.
 
     Args:
         artifacts: dict name -> Keras model, TensorFlow callable `(batch, ...) -> (batch,
             classes)`, SavedModel folder (or its parent with numbered versions: the newest
-            counts), or path of a `.tflite` file. All return logits.
+            counts), path of a `.tflite` file, or address of a model behind TensorFlow Serving,
+            "http://host:port/v1/models/NAME". All return logits.
         x: `(n, ...)` floating point, inside the attacks' bounds.
         y: `(n,)` int labels, or `(n, classes)` one-hot.
-        attacks: list of attacks, or dict name -> attack. None: FGSM and PGD-20 with linf
+        attacks: list of attacks, or dict name -> attack. None: PGD-20 and AutoAttack with linf
             eps 8/255, the usual radius for colour photographs; choose your own for other data.
-        batch_size: images attacked at a time. Random starts depend on it.
+        batch_size: images attacked at a time, and kept in memory. Random starts depend on it.
         seed: of the attacks; batch `i` is attacked with `seed + i`.
         twins: dict name -> model, artifact name, or list or dict of these, that examples for
             that artifact are made on. A `.tflite` file without twins is tried on the examples
             of every artifact with gradients.
-        eps_sweep: radii of the accuracy-eps curves, for the last attack. None: 0, .25, .5, 1,
-            1.5, 2 and 3 times its eps. `()`: no curves.
+        black_box: attacks that are added where gradients are missing or often zero, on the
+            images that withstood all others. True: Square and HopSkipJump with 1,000 queries an
+            image in the ball of the last attack; or a list of attacks; or False.
+        diagnose: also run the honesty checks: is the robust accuracy real?
+        corruptions: True for the error under 15 common corruptions at 5 severities, or a list of
+            their names.
+        journal: folder or file that every finished batch is written to. Called again with the
+            same arguments, `evaluate` goes on from there, to the same report.
+        eps_sweep: radii of the accuracy-eps curves, for the last attack with a radius that is no
+            suite, else for the suite. None: 0, .25, .5, 1, 1.5, 2 and 3 times its eps, and
+            nothing when there are only suites. `()`: no curves.
         sweep_images: the curves use the first so many images.
         class_names: one string a class.
         histories: dict name -> what `fit` returned, for the training curves of the report.
@@ -79,58 +101,96 @@ def evaluate(
     sweep_images = _inputs.check_count("sweep_images", sweep_images, 1)
     latency_runs = _inputs.check_count("latency_runs", latency_runs, 1)
     seed = _inputs.check_count("seed", seed, 0)
-    attacks = _inputs.check_attacks(attacks)
+    attacks = check_attacks(attacks)
+    extra = check_black_box(black_box, attacks)
     x, y = _inputs.check_data(x, y, attacks)
-    strongest = list(attacks.values())[-1]
-    radii = _inputs.check_eps_sweep(eps_sweep, strongest)
+    swept = swept_attack(attacks)
+    radii = _inputs.check_eps_sweep(eps_sweep, attacks.get(swept))
     histories = _inputs.check_histories(histories)
+    corruptions = check_extras(diagnose, corruptions, attacks.get(swept), x)
     batch_size = min(batch_size, len(x))
     opened, classes, probe = _open(artifacts, x[:batch_size])
     check_labels(y, classes)
     class_names = _inputs.check_class_names(class_names, classes)
-    sources = plan_sources(opened, twins, probe)
+    columns = make_columns(attacks, classes)
+    sources = plan_sources(opened, twins, probe, columns, classes)
+    added = make_columns(extra, classes, added=True) if sources.blind else []
 
-    measured = {
-        name: sizes_and_latency(artifact, x[:1], latency_runs, say)
+    every = {**sources.twins, **opened}
+    labels = {name: predictions(artifact, x, batch_size) for name, artifact in every.items()}
+    clean = {name: labels[name] for name in opened}
+    settings = {"seed": seed, "batch_size": batch_size}
+    book = Journal(journal, fingerprint(x, y, columns + added, every, labels, settings), say)
+    try:
+        measured = {
+            name: _measure(artifact, x[:1], latency_runs, book, say)
+            for name, artifact in opened.items()
+        }
+        trial = Trial(opened, sources, x, y, classes, batch_size, seed, say, book)
+        runs = _attack(trial, columns, added, clean)
+        curves = accuracy_curves(trial, runs, swept, radii, sweep_images, clean)
+        beyond = corruptions_of(trial, corruptions, attacks.get(swept))
+        if diagnose:
+            for name in opened:
+                checks = diagnosis_of(trial, name, attacks[swept])
+                beyond[name] = {**beyond.get(name, {}), **checks}
+    finally:
+        book.close()
+    results = {
+        name: {
+            "kind": artifact.kind,
+            **artifact_results(name, runs, clean[name], y, classes),
+            **measured[name],
+            "sweep": {eps: curve[name] for eps, curve in curves.items()},
+            **beyond.get(name, {}),
+        }
         for name, artifact in opened.items()
     }
-    trial = Trial(opened, sources, x, y, batch_size, seed, say)
-    clean = {name: predictions(artifact, x, batch_size) for name, artifact in opened.items()}
-    outcomes = {name: run_attack(trial, name, attack, clean) for name, attack in attacks.items()}
-    sweep = _sweep(trial, strongest, radii, sweep_images, clean, outcomes)
-    last = list(attacks)[-1]
+    described = [column.facts() for column in columns + added]
+    last = next((run for run in reversed(runs) if run[1].pictured), None)
     data = {
-        "schema": 1,
+        "schema": SCHEMA,
         "title": str(title or "Robustness report"),
         "data": {
             "images": len(x),
             "shape": list(x.shape[1:]),
             "classes": classes,
             "class_names": class_names,
+            "fingerprint": data_hash(x, y),
         },
-        "attacks": [
-            {"name": name, "config": repr(a), "eps": float(a.eps), "norm": str(a.norm)}
-            for name, a in attacks.items()
-        ],
-        "artifacts": {
-            name: {
-                "kind": artifact.kind,
-                **_accuracies(name, clean, outcomes, y),
-                **measured[name],
-                "sweep": {eps: curve[name] for eps, curve in sweep.items()},
-            }
-            for name, artifact in opened.items()
-        },
-        "sweep": {"attack": last, "images": min(sweep_images, len(x))} if radii else None,
-        "notes": _notes(opened, sources),
+        "attacks": described,
+        "artifacts": results,
+        "leaderboard": leaderboard(results, described, len(x)),
+        "sweep": {"attack": swept, "images": min(sweep_images, len(x))} if radii else None,
+        "notes": make_notes(opened, sources, runs, added),
         "environment": environment(),
         "seed": seed,
         "batch_size": batch_size,
         "latency_runs": latency_runs,
         "histories": histories,
-        "examples": collect_examples(last, strongest, opened, x, y, clean, outcomes[last]),
+        "examples": last and collect_examples(last[0], opened, x, y, clean, last[1]),
     }
     return Report(data)
+
+
+def _attack(trial, columns, added, clean) -> list:
+    """(column, outcome) of all attacks; those that are added see what the others left standing."""
+    right = {name: labels == trial.y for name, labels in clean.items()}
+    pictured = next((c for c in reversed(columns) if c.kind == BALL), None)
+    runs = []
+    for column in columns:
+        runs.append((column, run_column(trial, column, right, pictures=column is pictured)))
+    for column in added:
+        left = {name: worst_case(name, runs) for name in trial.sources.blind}
+        left = {name: right[name] if good is None else good for name, good in left.items()}
+        runs.append((column, run_column(trial, column, left)))
+    return runs
+
+
+def _measure(artifact, image, runs, book, say) -> dict:
+    return book.once(
+        ("measure", artifact.name, runs), lambda: sizes_and_latency(artifact, image, runs, say)
+    )
 
 
 def _open(artifacts, batch):
@@ -153,62 +213,3 @@ def _open(artifacts, batch):
         for name, artifact in _inputs.check_artifacts(artifacts).items()
     }
     return opened, next(iter(agreed.values())), probe
-
-
-def _accuracies(name, clean, outcomes, y) -> dict:
-    count = len(y)
-
-    def interval(good):
-        return list(wilson(int(good.sum()), count))
-
-    correct = clean[name] == y
-    robust = {attack: outcome.robust[name] for attack, outcome in outcomes.items()}
-    worst = np.logical_and.reduce(list(robust.values()))
-    return {
-        "clean_accuracy": float(correct.mean()),
-        "clean_interval": interval(correct),
-        "robust_accuracy": {attack: float(good.mean()) for attack, good in robust.items()},
-        "robust_interval": {attack: interval(good) for attack, good in robust.items()},
-        "worst_case": float(worst.mean()),
-        "worst_case_interval": interval(worst),
-        "sources": {attack: dict(out.broken[name]) for attack, out in outcomes.items()},
-    }
-
-
-def _sweep(trial, attack, radii, images, clean, outcomes) -> dict[str, dict[str, float]]:
-    """eps -> artifact -> accuracy on the first `images`, the worst of all sources."""
-    part = trial.first(images)
-    known = {name: good[: len(part.y)] for name, good in list(outcomes.values())[-1].robust.items()}
-    first = {name: labels[: len(part.y)] for name, labels in clean.items()}
-    curves = {}
-    for eps in radii:
-        if eps == 0:
-            good = {name: labels == part.y for name, labels in first.items()}
-        elif eps == attack.eps:
-            good = known
-        else:
-            scaled = _inputs.rescaled(attack, eps)
-            good = run_attack(part, f"eps {eps:.4g}", scaled, first).robust
-        curves[f"{eps:.6g}"] = {name: float(values.mean()) for name, values in good.items()}
-    return curves
-
-
-def _notes(opened, sources) -> list[str]:
-    notes = [
-        "An image counts as robust only when it is classified correctly both clean and attacked."
-    ]
-    for name, artifact in opened.items():
-        others = [f'"{s.name}"' for s in sources if name in s.targets and s.name != name]
-        if artifact.gradient_model is None:
-            notes.append(
-                f'"{name}" has no gradients: its adversarial examples were made white-box on '
-                f"{' and on '.join(others)}, and an image counts as robust only when it withstands "
-                f"{'all of them' if len(others) > 1 else 'these'}. An attack on it directly could "
-                "break more."
-            )
-        elif others:
-            notes.append(
-                f'"{name}" was attacked white-box and with the examples made on '
-                f"{' and on '.join(others)}; the worst counts for each image."
-            )
-    return notes

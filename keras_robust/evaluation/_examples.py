@@ -12,32 +12,31 @@ ARTIFACTS = 3
 _LARGEST = 160
 
 
-def collect_examples(attack_name, attack, opened, x, y, clean, outcome) -> dict | None:
+def collect_examples(column, opened, x, y, clean, outcome) -> dict | None:
     """Images with predictions of a few artifacts, as PNG in base64; None when not images.
 
     Of the first batch, those that most of the chosen artifacts get right when clean and that
     the attack tells apart: broken for one, not for another.
 
     Args:
-        attack_name, attack: the last attack.
+        column: the attack, one with a radius.
         opened: name -> artifact.
         x, y: all inputs and labels.
         clean: name -> labels predicted without attack.
-        outcome: what the attack did.
+        outcome: what the attack did, with its pictures.
     """
     if not (x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3))) or min(x.shape[1:3]) < 4:
         return None
     chosen = _choose_artifacts(opened, outcome)
-    batch = len(next(iter(outcome.first_batch.values())))
-    rows = _choose_rows(chosen, y[:batch], clean, outcome)
-    bounds = getattr(attack, "bounds", (0.0, 1.0))
+    rows = _choose_rows(chosen, y[: outcome.pictured], clean, outcome)
+    bounds = getattr(column.attack, "bounds", (0.0, 1.0))
     images = []
     for row in rows:
         shown = []
         for name in chosen:
-            source, label = _worst(outcome, name, row, y[row])
-            delta = outcome.first_batch[source][row] - x[row]
-            scale = attack.eps if attack.norm == "linf" else float(np.abs(delta).max())
+            source, label, example = _worst(outcome, name, row, y[row], (clean[name][row], x[row]))
+            delta = example - x[row]
+            scale = column.eps if column.norm == "linf" else float(np.abs(delta).max())
             shown.append(
                 {
                     "artifact": name,
@@ -47,16 +46,16 @@ def collect_examples(attack_name, attack, opened, x, y, clean, outcome) -> dict 
                     "largest_change": float(np.abs(delta).max()),
                     "scale": float(scale),
                     "perturbation": _png(delta, (-scale, scale) if scale else (-1.0, 1.0)),
-                    "adversarial": _png(outcome.first_batch[source][row], bounds),
+                    "adversarial": _png(example, bounds),
                 }
             )
         images.append(
             {"index": int(row), "label": int(y[row]), "clean": _png(x[row], bounds), "shown": shown}
         )
     return {
-        "attack": attack_name,
-        "eps": float(attack.eps),
-        "norm": attack.norm,
+        "attack": column.name,
+        "eps": column.eps,
+        "norm": column.norm,
         "bounds": [float(end) for end in bounds],
         "images": images,
     }
@@ -94,11 +93,21 @@ def _choose_rows(chosen, y, clean, outcome) -> list[int]:
     return sorted(rows)
 
 
-def _worst(outcome, name, row, truth) -> tuple[str, int]:
-    """The source whose example is misclassified, else the strongest; and the label given."""
-    labels, broken = outcome.labels[name], outcome.broken[name]
-    source = max(labels, key=lambda source: (labels[source][row] != truth, broken[source]))
-    return source, int(labels[source][row])
+def _worst(outcome, name, row, truth, clean):
+    """Source, label and image of an example that is misclassified, else of the strongest source.
+
+    An image that no attack was tried on, since the artifact gets it wrong anyway, is shown as
+    it is.
+    """
+    tried = {label: at[row] for label, at in outcome.shown[name].items() if row in at}
+    if not tried:
+        return name, int(clean[0]), clean[1]
+
+    def strength(label):
+        return tried[label] != truth, outcome.broken[name][outcome.made_on[label]]
+
+    label = max(tried, key=strength)
+    return outcome.made_on[label], tried[label], outcome.examples[label][row]
 
 
 def _png(image, bounds) -> str:

@@ -2,13 +2,28 @@
 
 from html import escape
 
+from keras_robust._marks import mark_of
 from keras_robust.evaluation import _plots
 from keras_robust.evaluation._artifacts import KINDS
-from keras_robust.evaluation._marks import mark_of
+from keras_robust.evaluation._attribution import render_attribution, render_corruptions
+from keras_robust.evaluation._diagnosis import render_diagnosis
 from keras_robust.evaluation._method import render_method
+from keras_robust.evaluation._plots_canvas import figure_html
+from keras_robust.evaluation._plots_classes import per_class_plot
+from keras_robust.evaluation._plots_distortion import distortion_plot
 from keras_robust.evaluation._style import STYLE
 from keras_robust.evaluation._summary import summarise
-from keras_robust.evaluation._table import kilobytes, milliseconds, noun, percent, radius
+from keras_robust.evaluation._table import (
+    has_worst,
+    kilobytes,
+    milliseconds,
+    noun,
+    percent,
+    radius,
+    searches,
+    shares,
+    threat,
+)
 
 
 def render_page(data: dict) -> str:
@@ -20,8 +35,11 @@ def render_page(data: dict) -> str:
         f'<p class="summary">{escape(" ".join(summarise(data)))}</p>',
         "<h2>Results</h2>",
         _table(data),
+        render_attribution(data),
         _plot_section(data),
+        render_corruptions(data),
         _examples(data),
+        render_diagnosis(data),
         "<h2>How it was measured</h2>",
         render_method(data),
     ]
@@ -45,19 +63,19 @@ def _about(data) -> str:
 
 
 def _table(data) -> str:
-    several = len(data["attacks"]) > 1
     heads = ['<th scope="col">artifact<small>kind</small></th>']
     heads.append('<th scope="col">clean<small>accuracy</small></th>')
-    for attack in data["attacks"]:
-        eps = escape(f"{attack['norm']} {radius(attack['eps'])}")
-        heads.append(f'<th scope="col">{escape(attack["name"])}<small>{eps}</small></th>')
-    if several:
+    for attack in shares(data):
+        heads.append(_head(attack["name"], threat(attack)))
+    if has_worst(data):
         heads.append('<th scope="col">worst<small>per image</small></th>')
+    for attack in searches(data):
+        heads.append(_head(attack["name"], f"median {attack['norm']}"))
     heads += [
         f'<th scope="col">{head}<small>{unit}</small></th>'
         for head, unit in (("size", "KB"), ("gzipped", "KB"), ("latency", "ms an image"))
     ]
-    rows = "\n".join(_row(name, a, data, several) for name, a in data["artifacts"].items())
+    rows = "\n".join(_row(name, a, data) for name, a in data["artifacts"].items())
     return (
         f'<div class="scroll"><table>\n<thead><tr>{"".join(heads)}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>\n"
@@ -66,14 +84,20 @@ def _table(data) -> str:
     )
 
 
-def _row(name, artifact, data, several) -> str:
+def _head(name, detail) -> str:
+    return f'<th scope="col">{escape(name)}<small>{escape(detail)}</small></th>'
+
+
+def _row(name, artifact, data) -> str:
     cells = [_share(artifact["clean_accuracy"], artifact["clean_interval"])]
-    for attack in (a["name"] for a in data["attacks"]):
+    for attack in (a["name"] for a in shares(data)):
         cells.append(
             _share(artifact["robust_accuracy"][attack], artifact["robust_interval"][attack])
         )
-    if several:
+    if has_worst(data):
         cells.append(_share(artifact["worst_case"], artifact["worst_case_interval"]))
+    for attack in searches(data):
+        cells.append(_distance(artifact["distortion"][attack["name"]]))
     what = escape(artifact["size_of"] or "not measured")
     for count in (artifact["bytes"], artifact["gzip_bytes"]):
         cells.append(f'<td title="{what}">{kilobytes(count)}</td>')
@@ -91,15 +115,21 @@ def _share(value, interval) -> str:
     )
 
 
+def _distance(found) -> str:
+    median = "-" if found["median"] is None else f"{found['median']:.3g}"
+    return f"<td>{median}<small>{percent(found['found'])}% found</small></td>"
+
+
 def _plot_section(data) -> str:
     names = list(data["artifacts"])
     legend = [(mark_of(index).swatch(), name) for index, name in enumerate(names)]
     unsized = [name for name in names if not data["artifacts"][name]["gzip_bytes"]]
     missing = f" Without a size: {', '.join(unsized)}." if unsized else ""
     sweep = data["sweep"] or {"attack": "", "images": 0}
+    sized = all(artifact["worst_case"] is not None for artifact in data["artifacts"].values())
     figures = [
         _figure(
-            _plots.plot_sizes(data),
+            _plots.plot_sizes(data) if sized else None,
             "Robust accuracy against size",
             "Share that withstands every attack, with 95% intervals; models in memory count as "
             f"float32 .tflite files.{missing}",
@@ -119,6 +149,8 @@ def _plot_section(data) -> str:
             "under attack.",
             _training_legend(data),
         ),
+        per_class_plot(data),
+        distortion_plot(data),
     ]
     figures = [figure for figure in figures if figure]
     if not figures:
@@ -126,15 +158,8 @@ def _plot_section(data) -> str:
     return '<h2>Plots</h2>\n<div class="plots">\n' + "\n".join(figures) + "\n</div>"
 
 
-def _figure(svg, title, text, legend) -> str:
-    if svg is None:
-        return ""
-    items = "".join(f"<li>{swatch}<span>{escape(name)}</span></li>" for swatch, name in legend)
-    svg = svg.replace("<svg", f'<svg aria-label="{escape(title)}"', 1)
-    return (
-        f"<figure><figcaption>{escape(title)}<span>{escape(text)}</span></figcaption>{svg}"
-        f'<ul class="legend">{items}</ul></figure>'
-    )
+def _figure(drawing, title, text, legend) -> str:
+    return "" if drawing is None else figure_html(title, text, drawing, legend)
 
 
 def _training_legend(data):

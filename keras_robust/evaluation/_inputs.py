@@ -10,67 +10,11 @@ import tensorflow as tf
 
 from keras_robust._checks import check_images, check_labels, check_logits, check_same_length
 from keras_robust.evaluation._artifacts import Artifact, open_artifact
+from keras_robust.evaluation._columns import is_radius
+from keras_robust.evaluation._gradients import look_at_gradients
 
 # How far from a probability vector a row of int8 softmax outputs, in steps of 1/256, can be.
 _STEP = 1 / 256
-
-
-def check_attacks(attacks) -> dict:
-    """Name -> attack, in order; None gives FGSM and PGD-20 at 8/255 in linf.
-
-    Raises:
-        TypeError: not a list or dict, or something that is no attack.
-        ValueError: none, two of one name, or a targeted one.
-    """
-    if attacks is None:
-        from keras_robust.attacks import FGSM, PGD
-
-        attacks = [FGSM(8 / 255), PGD(8 / 255, steps=20)]
-    if not isinstance(attacks, (list, tuple, dict)):
-        raise TypeError(
-            "`attacks` must be a list of attacks or a dict name -> attack, got "
-            f"{type(attacks).__name__}. For a single one give attacks=[attack]."
-        )
-    if not attacks:
-        raise ValueError("`attacks` is empty. Give at least one, or None for the default ones.")
-    pairs = list(attacks.items() if isinstance(attacks, dict) else enumerate(attacks))
-    for key, attack in pairs:
-        _check_attack(attack, f"attacks[{key!r}]")
-    named = {}
-    for key, attack in pairs:
-        name = key if isinstance(attacks, dict) else attack.name
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"The names of `attacks` must be non-empty strings, got {name!r}.")
-        if name in named:
-            raise ValueError(
-                f"`attacks` holds two attacks called {name!r}. Give a dict with a name for each: "
-                f"attacks={{{name + ' a'!r}: ..., {name + ' b'!r}: ...}}."
-            )
-        named[name] = attack
-    return named
-
-
-def _check_attack(attack, argument):
-    missing = [part for part in ("name", "eps", "norm") if not hasattr(attack, part)]
-    if not callable(attack) or isinstance(attack, type) or missing:
-        what = f"the class {attack.__name__}" if isinstance(attack, type) else repr(attack)
-        lacks = f" without {', '.join(missing)}" if missing else ""
-        raise TypeError(
-            f"`{argument}` must be an attack such as kr.attacks.PGD(eps=0.1), with name, eps and "
-            f"norm, got {what}{lacks}."
-        )
-    if not _is_radius(attack.eps):
-        raise ValueError(f"`{argument}` must have a finite eps >= 0, got eps={attack.eps!r}.")
-    if getattr(attack, "targeted", False):
-        raise ValueError(
-            f"`{argument}` is targeted, but robust accuracy counts every misclassification. "
-            "Leave targeted=False."
-        )
-
-
-def _is_radius(value) -> bool:
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return good and math.isfinite(value) and value >= 0
 
 
 def check_data(x, y, attacks) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +42,8 @@ def check_artifacts(artifacts) -> dict[str, Artifact]:
     """Name -> opened artifact, in the order given."""
     if not isinstance(artifacts, collections.abc.Mapping):
         raise TypeError(
-            "`artifacts` must be a dict name -> model, callable, SavedModel folder or .tflite "
-            f"path, got {type(artifacts).__name__}. For a single one give {{'model': model}}."
+            "`artifacts` must be a dict name -> model, callable, SavedModel folder, .tflite path "
+            f"or URL, got {type(artifacts).__name__}. For a single one give {{'model': model}}."
         )
     if not artifacts:
         raise ValueError("`artifacts` is empty. Give at least one, such as {'model': model}.")
@@ -113,7 +57,7 @@ def check_artifacts(artifacts) -> dict[str, Artifact]:
 
 
 def probe(artifact: Artifact, batch, argument: str) -> tuple[Artifact, int]:
-    """The artifact, without gradients if none reaches the input, and its number of classes.
+    """The artifact with what its gradients are like, and its number of classes.
 
     Raises:
         ValueError: it can't take such a batch, or does not return logits.
@@ -131,9 +75,7 @@ def probe(artifact: Artifact, batch, argument: str) -> tuple[Artifact, int]:
             f"`{argument}` returned probabilities (rows of multiples of 1/256 that sum to one), "
             "but logits are needed. Export the model without its last softmax."
         )
-    if artifact.gradient_model is not None and not _has_gradient(artifact, batch[:1]):
-        artifact = dataclasses.replace(artifact, gradient_model=None)
-    return artifact, classes
+    return look_at_gradients(artifact, batch), classes
 
 
 def _quantized_probabilities(logits) -> bool:
@@ -141,27 +83,17 @@ def _quantized_probabilities(logits) -> bool:
     return bool(logits.min() >= 0 and np.all(np.abs(logits.sum(-1) - 1) <= slack))
 
 
-def _has_gradient(artifact, batch) -> bool:
-    batch = tf.constant(batch)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(batch)
-        logits = artifact.gradient_model(batch)
-    try:
-        return tape.gradient(logits, batch) is not None
-    except LookupError:  # an operation without a registered gradient
-        return False
-
-
 def check_eps_sweep(eps_sweep, attack) -> list[float]:
     """The radii of the accuracy-eps curves, ascending; empty for none.
 
-    `None` means multiples 0, .25, .5, 1, 1.5, 2 and 3 of the eps of `attack`.
+    `None` means multiples 0, .25, .5, 1, 1.5, 2 and 3 of the eps of `attack`, none for a suite.
     """
     can_rescale = dataclasses.is_dataclass(attack) and any(
         field.name == "eps" for field in dataclasses.fields(attack)
     )
     if eps_sweep is None:
-        if not can_rescale or attack.eps == 0:
+        # A suite at seven radii takes long: only for those who ask for it.
+        if not can_rescale or attack.eps == 0 or hasattr(attack, "stages"):
             return []
         return [attack.eps * factor for factor in (0, 0.25, 0.5, 1, 1.5, 2, 3)]
     try:
@@ -170,7 +102,7 @@ def check_eps_sweep(eps_sweep, attack) -> list[float]:
         raise TypeError(
             f"`eps_sweep` must be a list of eps, got {eps_sweep!r}. () turns it off."
         ) from None
-    bad = [eps for eps in radii if not _is_radius(eps)]
+    bad = [eps for eps in radii if not is_radius(eps)]
     if bad:
         raise ValueError(f"`eps_sweep` must hold finite numbers >= 0, got {bad[0]!r}.")
     if radii and not can_rescale:

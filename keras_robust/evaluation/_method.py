@@ -2,7 +2,7 @@
 
 from html import escape
 
-from keras_robust.evaluation._table import noun, radius
+from keras_robust.evaluation._table import noun, radius, threat
 
 
 def render_method(data: dict) -> str:
@@ -11,6 +11,7 @@ def render_method(data: dict) -> str:
         ("Attacks", _attacks(data)),
         ("What counts as robust", "".join(f"<p>{escape(note)}</p>" for note in data["notes"])),
         ("Images broken", _broken(data)),
+        ("By stage", _stages(data) if any(a["stages"] for a in data["attacks"]) else ""),
         ("Curves", _curves(data)),
         ("Sizes", _sizes(data)),
         ("Latency", _latency(data)),
@@ -23,10 +24,21 @@ def render_method(data: dict) -> str:
 
 def _attacks(data) -> str:
     return "".join(
-        f"<p>{escape(a['name'])}: {escape(a['norm'])} eps {radius(a['eps'])}<br>"
-        f"<code>{escape(a['config'])}</code></p>"
+        f"<p>{escape(a['name'])}: {escape(_role(a))}<br><code>{escape(a['config'])}</code></p>"
         for a in data["attacks"]
     )
+
+
+def _role(attack) -> str:
+    role = threat(attack)
+    if attack["stages"]:
+        stages = ", ".join(s.removeprefix(f"{attack['name']}/") for s in attack["stages"])
+        role += f"; one after the other on what still stands: {stages}"
+    if attack["added"]:
+        role += "; added, where gradients are missing, on what still stands"
+    if attack["kind"] == "control":
+        role += "; no radius, not in the worst case"
+    return role + ("; the smallest perturbation" if attack["kind"] == "search" else "")
 
 
 def _broken(data) -> str:
@@ -34,19 +46,35 @@ def _broken(data) -> str:
     attacks = [a["name"] for a in data["attacks"]]
     rows = []
     for name, artifact in data["artifacts"].items():
-        for source in artifact["sources"][attacks[0]]:
-            counts = "".join(f"<td>{artifact['sources'][a][source]:,}</td>" for a in attacks)
+        made = [artifact["sources"].get(attack, {}) for attack in attacks]
+        for source in dict.fromkeys(source for counts in made for source in counts):
+            cells = "".join(f"<td>{_count(counts.get(source))}</td>" for counts in made)
             made_on = "itself" if source == name else source
             rows.append(
                 f'<tr><th scope="row">{escape(name)}</th>'
-                f'<td class="left">{escape(made_on)}</td>{counts}</tr>'
+                f'<td class="left">{escape(made_on)}</td>{cells}</tr>'
             )
     heads = "".join(f'<th scope="col">{escape(attack)}</th>' for attack in attacks)
     return (
-        '<p>Of the images classified correctly when clean.</p><div class="scroll"><table><thead>'
+        "<p>Of the images classified correctly when clean, each source by itself.</p>"
+        '<div class="scroll"><table><thead>'
         '<tr><th scope="col">artifact</th><th scope="col" class="left">examples made on</th>'
         f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _count(images) -> str:
+    return "-" if images is None else f"{images:,}"
+
+
+def _stages(data) -> str:
+    """What each stage of a suite broke."""
+    lines = [
+        f"{suite} on {name}: " + ", ".join(f"{stage} {count:,}" for stage, count in found.items())
+        for name, artifact in data["artifacts"].items()
+        for suite, found in artifact["stages"].items()
+    ]
+    return '<ul class="plain">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _curves(data) -> str:
@@ -85,7 +113,8 @@ def _latency(data) -> str:
 def _seed(data) -> str:
     return escape(
         f"Seed {data['seed']}, plus one for each batch of {data['batch_size']}; the last "
-        "batch is filled up and the filling not counted."
+        "batch is filled up and the filling not counted. Images that are wrong without attack are "
+        "not attacked."
     )
 
 
@@ -101,7 +130,7 @@ def _versions(environment) -> str:
 
 def _call(data) -> str:
     artifacts = ", ".join(f"{name!r}: ..." for name in data["artifacts"])
-    attacks = ", ".join(f"{a['name']!r}: {a['config']}" for a in data["attacks"])
+    attacks = ", ".join(f"{a['name']!r}: {a['config']}" for a in data["attacks"] if not a["added"])
     return (
         f"import keras_robust as kr\nreport = kr.evaluate({{{artifacts}}}, x, y,\n"
         f"    attacks={{{attacks}}},\n"

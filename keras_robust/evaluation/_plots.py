@@ -1,32 +1,9 @@
 """The report's plots as SVG text: axes with units, no legend inside (the page sets it beside)."""
 
-import io
 import math
-import re
-import warnings
 
-from keras_robust.evaluation._marks import mark_of
-
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "keras_robust",
-    # Names are the user's: a "$" in one is no formula.
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.edgecolor": "#8a94a3",
-    "axes.labelcolor": "#1d2530",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e7ee",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#3c4654",
-    "ytick.color": "#3c4654",
-    "figure.facecolor": "white",
-}
-_INCHES = (5.6, 4.0)
+from keras_robust._canvas import svg
+from keras_robust._marks import mark_of
 
 
 def plot_sizes(data: dict) -> str | None:
@@ -66,7 +43,7 @@ def plot_sizes(data: dict) -> str | None:
         axes.set_ylim(max(0, min(low, high - 20)), min(100, max(high, low + 20)))
         _label_points(axes, places)
 
-    return _svg(draw, "sizes")
+    return svg(draw, "sizes")
 
 
 def plot_sweep(data: dict) -> str | None:
@@ -109,7 +86,7 @@ def plot_sweep(data: dict) -> str | None:
         axes.set_xlabel(f"{attack['norm']} eps (units of the inputs)")
         _accuracy_axis(axes, f"accuracy under {attack['name']} (%)")
 
-    return _svg(draw, "sweep")
+    return svg(draw, "sweep")
 
 
 def training_series(data: dict) -> list[tuple[str, str, list]]:
@@ -157,7 +134,7 @@ def plot_training(data: dict) -> str | None:
         axes.set_xlabel("epoch")
         _accuracy_axis(axes, "accuracy (%)")
 
-    return _svg(draw, "training")
+    return svg(draw, "training")
 
 
 def history_index(data: dict, name: str) -> int:
@@ -249,33 +226,3 @@ def _overlap(a, b) -> float:
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     return wide * high if wide > 0 and high > 0 else 0.0
-
-
-def _svg(draw, prefix) -> str:
-    """Runs `draw(axes)` and returns SVG fit to stand in a page beside others."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # The context puts back what the user had set; pyplot and its figures are not involved.
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name in a script that matplotlib's font lacks
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _for_page(buffer.getvalue(), prefix)
-
-
-def _for_page(svg: str, prefix: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    head, rest = svg.split(">", 1)
-    # An HTML parser knows both namespaces; sizes come from the page.
-    head = re.sub(r'\s(xmlns(:\w+)?|width|height)="[^"]*"', "", head)
-    rest = re.sub(r'\bid="', f'id="{prefix}-', rest)
-    rest = rest.replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
-    return head + ' role="img">' + rest

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 from keras_robust._files import beside
+from keras_robust.evaluation._compare import Comparison, compare
+from keras_robust.evaluation._leaderboard import summary_lines
 from keras_robust.evaluation._table import format_table
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Report:
@@ -35,16 +37,50 @@ class Report:
 
         Returns:
             dict with `artifacts`: name -> `kind`, `clean_accuracy`, `robust_accuracy` (attack ->
-            share in [0, 1]), `worst_case` over all attacks per image, their 95% intervals,
-            `sources` (attack -> model that examples were made on -> images it broke), `bytes`,
-            `gzip_bytes`, `size_of`, `latency_ms` and `sweep` (eps -> accuracy); besides `data`,
-            `attacks`, `notes`, `environment`, `seed`, `histories` and `examples`.
+            share in [0, 1]), `worst_case` over all attacks with a radius per image, their 95%
+            intervals, `clean_per_class`, `per_class` (attack -> shares); who broke what:
+            `broken_by` ("stage@source" -> images that it broke first), `outcomes` (for each image
+            the number of its entry in `broken_by`, -1 when it withstood all, -2 when it was
+            wrong without attack), `stages` (suite -> stage -> images), `sources` (attack ->
+            model that examples were made on -> images it broke), `queries` (attack -> rows asked
+            as a black box); `distortion` (search -> norm, median, mean, share found, values);
+            `bytes`, `gzip_bytes`, `size_of`, `latency_ms`, `sweep` (eps -> accuracy), and
+            where asked for `corruptions` and `diagnosis`. Besides `data`, `attacks`,
+            `leaderboard`, `notes`, `environment`, `seed`, `histories` and `examples`.
         """
         return copy.deepcopy(self._data)
 
     def table(self) -> str:
-        """The table for a terminal, at most 108 columns wide."""
-        return format_table(self._data)
+        """The table for a terminal, at most 108 columns wide, and the honesty checks below it."""
+        from keras_robust.evaluation._diagnosis import format_diagnosis
+
+        parts = (format_table(self._data), format_diagnosis(self._data))
+        return "\n\n".join(part for part in parts if part)
+
+    def summary(self) -> str:
+        """A line an artifact, the most robust first: accuracies, radius and size."""
+        return summary_lines(self._data["leaderboard"])
+
+    def compare(self, other: "Report", pairs=None) -> Comparison:
+        """What changed from this report to another: accuracies, sizes and latencies.
+
+        Args:
+            other: the later report.
+            pairs: dict name of an artifact here -> name there; None pairs equal names.
+
+        Returns:
+            `Comparison`: printable, `.rows`, `.to_dict()`. On the same images accuracies are
+            compared image by image, with McNemar's test.
+
+        Raises:
+            TypeError, ValueError: `other` is no report, or has no such artifacts.
+        """
+        if not isinstance(other, Report):
+            raise TypeError(
+                f"`other` must be a Report, got {type(other).__name__}. Load a saved one with "
+                "kr.Report.load(folder)."
+            )
+        return compare(self._data, other._data, pairs)
 
     def __str__(self) -> str:
         return self.table()

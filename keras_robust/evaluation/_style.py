@@ -46,6 +46,15 @@ font-size:.88rem}
 .trio div{font-size:.82rem;line-height:1.3;min-width:0;overflow-wrap:anywhere}
 .trio img{display:block;width:100%;max-width:132px;height:auto;image-rendering:pixelated;
 border:1px solid #b9c2cf;margin-bottom:4px}
+.scroll+h3{margin-top:26px}
+.plots+.scroll{margin-top:22px}
+.stack{display:flex;height:22px;border-radius:4px;overflow:hidden;background:#e3e7ee;
+margin-bottom:8px}
+.stack i{display:block;height:100%;border-right:1px solid #fff}
+.stack i:last-child{border-right:0}
+.dot{width:12px;height:12px;border-radius:3px;flex:none}
+.card>.note{margin:8px 0 0}
+.caution{color:#8a5a00;font-weight:600}
 .right{color:#00694c;font-weight:600}
 .wrong{color:#b03a00;font-weight:600}
 dl{display:grid;grid-template-columns:minmax(130px,200px) minmax(0,1fr);gap:8px 18px;margin:0}
@@ -75,6 +84,7 @@ h2{break-after:avoid}
 h2+.note{break-after:avoid}
 pre{break-inside:avoid}
 th,td{padding:5px 6px;font-size:.86rem}
-.summary,.bar,.bar i,pre{-webkit-print-color-adjust:exact;print-color-adjust:exact}
+.summary,.bar,.bar i,.stack,.stack i,.dot,pre{
+-webkit-print-color-adjust:exact;print-color-adjust:exact}
 }
 """

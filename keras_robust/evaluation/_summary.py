@@ -1,6 +1,6 @@
 """What the numbers say, in a few sentences."""
 
-from keras_robust.evaluation._table import kilobytes, noun, percent, radius
+from keras_robust.evaluation._table import kilobytes, noun, percent, radius, searches, threat
 
 
 def summarise(data: dict) -> list[str]:
@@ -10,6 +10,8 @@ def summarise(data: dict) -> list[str]:
     robust model beside it, the hardest standard that the report holds.
     """
     artifacts = data["artifacts"]
+    if any(artifact["worst_case"] is None for artifact in artifacts.values()):
+        return [_without_radius(name, data) for name in artifacts]
     files = [name for name, a in artifacts.items() if a["kind"] == "tflite"]
     others = [name for name, a in artifacts.items() if a["kind"] != "tflite"]
     best = max(others or files, key=lambda name: artifacts[name]["worst_case"])
@@ -37,13 +39,26 @@ def _headline(name, data) -> str:
     )
 
 
+def _without_radius(name, data) -> str:
+    """What there is to say when no attack had a radius."""
+    artifact = data["artifacts"][name]
+    parts = [f"{percent(share)}% under {a}" for a, share in artifact["robust_accuracy"].items()]
+    for attack in searches(data):
+        found = artifact["distortion"][attack["name"]]
+        if found["median"] is not None:
+            parts.append(f"a median {found['norm']} distortion of {found['median']:.3g}")
+    text = f'"{name}" classifies {percent(artifact["clean_accuracy"])}% correctly'
+    return f"{text}; {_list(parts)}." if parts else f"{text}."
+
+
 def _attacks(data) -> str:
-    radii = {(a["norm"], radius(a["eps"])) for a in data["attacks"]}
-    names = [a["name"] for a in data["attacks"]]
+    balls = [a for a in data["attacks"] if a["kind"] == "ball" and not a["added"]]
+    radii = {(a["norm"], radius(a["eps"])) for a in balls}
+    names = [a["name"] for a in balls]
     if len(radii) == 1:
         norm, eps = radii.pop()
         return f"{_list(names)} with {norm} eps {eps}"
-    return _list([f"{a['name']} ({a['norm']} eps {radius(a['eps'])})" for a in data["attacks"]])
+    return _list([f"{a['name']} ({threat(a)})" for a in balls])
 
 
 def _against(shipped, best, artifacts) -> list[str]:
@@ -66,9 +81,17 @@ def _against(shipped, best, artifacts) -> list[str]:
         if overlap
         else "The two 95% intervals do not overlap."
     )
-    sources = _list([f'"{name}"' for name in next(iter(file["sources"].values()))])
-    made_on = f"The file was attacked with examples made on {sources}."
+    made_on = _made_on(shipped, file)
     return [text + "."] + ([verdict] if abs(points) >= 0.05 else []) + [made_on]
+
+
+def _made_on(name, file) -> str:
+    sources = {source for made in file["sources"].values() for source in made}
+    others = [f'"{source}"' for made in file["sources"].values() for source in made]
+    others = [source for source in dict.fromkeys(others) if source != f'"{name}"']
+    made = [f"with examples made on {_list(others)}"] if others else []
+    asked = ["by attacks that only ask it"] if name in sources else []
+    return f"The file was attacked {_list(made + asked)}."
 
 
 def _list(names) -> str:

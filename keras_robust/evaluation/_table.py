@@ -31,14 +31,40 @@ def format_table(data: dict) -> str:
 def _columns(data):
     yield "kind", lambda a: KINDS[a["kind"]]
     yield "clean %", lambda a: percent(a["clean_accuracy"])
-    for attack in data["attacks"]:
+    for attack in shares(data):
         name = attack["name"]
         yield f"{_clip(name, 20)} %", lambda a, name=name: percent(a["robust_accuracy"][name])
-    if len(data["attacks"]) > 1:
+    if has_worst(data):
         yield "worst %", lambda a: percent(a["worst_case"])
+    for attack in searches(data):
+        name, head = attack["name"], f"{_clip(attack['name'], 16)} {attack['norm']}"
+        yield head, lambda a, name=name: _median(a["distortion"][name])
+    if all("corruptions" in a for a in data["artifacts"].values()):
+        yield "corrupted %", lambda a: percent(1 - a["corruptions"]["mean_error"])
     yield "size KB", lambda a: kilobytes(a["bytes"])
     yield "gzip KB", lambda a: kilobytes(a["gzip_bytes"])
     yield "ms/image", lambda a: milliseconds(a["latency_ms"])
+
+
+def shares(data: dict) -> list[dict]:
+    """The attacks that have a column of accuracies."""
+    return [a for a in data["attacks"] if a["kind"] != "search" and not a["added"]]
+
+
+def searches(data: dict) -> list[dict]:
+    """The attacks that have a column of distances."""
+    return [a for a in data["attacks"] if a["kind"] == "search"]
+
+
+def has_worst(data: dict) -> bool:
+    """Whether the worst case says more than the only column of accuracies."""
+    balls = [a for a in data["attacks"] if a["kind"] == "ball"]
+    return len(balls) > 1 or (len(balls) == 1 and len(shares(data)) > 1)
+
+
+def threat(attack: dict) -> str:
+    """The norm and radius of an attack."""
+    return attack["norm"] if attack["eps"] is None else f"{attack['norm']} {radius(attack['eps'])}"
 
 
 def noun(data: dict) -> str:
@@ -46,9 +72,9 @@ def noun(data: dict) -> str:
     return "images" if len(data["data"]["shape"]) > 1 else "inputs"
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """A share in percent, one decimal, without the sign."""
-    return f"{100 * share:.1f}"
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def kilobytes(count: int | None) -> str:
@@ -69,8 +95,12 @@ def radius(eps: float) -> str:
     return f"{eps:.4g}"
 
 
+def _median(found) -> str:
+    return "-" if found["median"] is None else f"{found['median']:.3g}"
+
+
 def _about(data) -> str:
-    attacks = ", ".join(f"{a['name']} ({a['norm']} {radius(a['eps'])})" for a in data["attacks"])
+    attacks = ", ".join(f"{a['name']} ({threat(a)})" for a in data["attacks"] if not a["added"])
     return f"{data['data']['images']:,} {noun(data)}, {data['data']['classes']} classes; {attacks}"
 
 
@@ -80,12 +110,14 @@ def _foot(data) -> list[str]:
         for artifact in data["artifacts"].values()
         for low, high in (
             artifact["clean_interval"],
-            artifact["worst_case_interval"],
+            artifact["worst_case_interval"] or (0, 0),
             *artifact["robust_interval"].values(),
         )
     )
     notes = [f"95% intervals reach at most {100 * widest:.1f} points to either side (Wilson)."]
     notes.append("1 KB = 1000 bytes; models in memory count as float32 .tflite files.")
+    if searches(data):
+        notes.append("Searches: the median distance of the perturbations found, in their norm.")
     return [line for note in notes + data["notes"][1:] for line in textwrap.wrap(note, WIDTH)]
 
 

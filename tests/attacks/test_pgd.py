@@ -224,7 +224,7 @@ def test_the_default_step_size_scales_with_eps(linear, rng):
         ({"steps": 2.5}, "`steps` must be an int"),
         ({"restarts": 0}, "`restarts` must be an int >= 1"),
         ({"step_size": -1.0}, "`step_size` must be >= 0"),
-        ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
+        ({"momentum": 1.5}, r"`momentum` must be in \[0, 1\]"),
         ({"loss": "mse"}, "`loss` must be one of 'ce', 'margin', 'dlr' or a function"),
         ({"norm": "l0"}, "`norm` must be one of"),
         ({"eps": True}, "`eps` must be a finite number"),

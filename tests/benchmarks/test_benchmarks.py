@@ -8,7 +8,9 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
@@ -32,17 +34,17 @@ def load(name):
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(FOLDER))
-        for other in ("_common", "tables"):  # Plain names that are not ours alone.
+        for other in ("_common", "_contests", "tables"):  # Plain names that are not ours alone.
             sys.modules.pop(other, None)
     return module
 
 
-def measured(script, folder):
+def measured(script, folder, *options):
     path = folder / "result.json"
-    done = run(script, "--quick", "--no-peers", "--output", str(path))
+    done = run(script, "--quick", "--no-peers", *options, "--output", str(path))
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(path.read_text())
-    assert set(result["left_out"]) == {"ART", "Foolbox", "CleverHans"}
+    assert set(result["left_out"]) >= {"ART", "Foolbox", "CleverHans"}
     assert result["environment"]["cpu"] and result["environment"]["cores"] >= 1
     assert str(folder) not in path.read_text()
     return result, done.stdout
@@ -78,17 +80,34 @@ def test_train_step_compares_attacks_of_equal_strength(train_step):
 
 
 def test_attacks_stay_in_ball_and_bounds_and_are_counted(tmp_path):
-    result, printed = measured("attacks.py", tmp_path)
-    rows = result["rows"]
-    assert {row["norm"] for row in rows} == {"linf", "l1"}
-    assert {row["attack"] for row in rows} == {"FGSM", "PGD-2", "PGD-2 x3"}
-    assert {row["model"] for row in rows} == {"natural", "adversarially trained"}
-    for row in rows:
+    result, printed = measured("attacks.py", tmp_path, "--only", "fgsm", "pgd", "deepfool")
+    inside = [row for row in result["rows"] if "robust_accuracy" in row]
+    assert {row["norm"] for row in inside} == {"linf", "l1"}
+    assert {row["attack"] for row in inside} == {"FGSM", "PGD-2", "PGD-2 x3"}
+    assert {row["model"] for row in inside} == {"natural", "adversarially trained"}
+    for row in inside:
         assert row["outside_ball"] == 0 and row["beyond_bounds"] == 0
         assert row["robust_accuracy"] <= result["clean_accuracy"][row["model"]]
-        assert row["cpu_s"] > 0
+        assert row["cpu_s"] > 0 and row["cpu_ms"] > 0
+    nearest = [row for row in result["rows"] if "found" in row]
+    assert {row["norm"] for row in nearest} == {"linf", "l2"}
+    for row in nearest:
+        assert row["found"] >= 50 and row["median"] > 0
+    assert {"torchattacks", "AutoAttack's authors"} < set(result["left_out"])
     assert result["target"]["met"] is None  # No peer, no comparison.
     assert "| natural | linf | FGSM | keras_robust |" in printed
+    assert "| natural | l2 | DeepFool | keras_robust |" in printed
+
+
+def test_every_contest_has_an_attack_of_ours():
+    """Also those that `--quick` makes small."""
+    contests = load("_contests")
+    for quick in (False, True):
+        for contest in contests.contests(quick):
+            for attack in contests.ours(contest).values():
+                assert attack.eps == contest.eps or contest.kind == "spatial"
+                assert not contest.norm or attack.norm == contest.norm
+            assert contest.images % contest.batch == 0
 
 
 def test_strength_is_ours_against_the_strongest_peer_inside_the_ball():
@@ -108,6 +127,28 @@ def test_strength_is_ours_against_the_strongest_peer_inside_the_ball():
     assert list(attacks.leads(rows)) == []
     rows += [row("ART", 20.0, inside=41.0), row("Foolbox", 39.5)]
     assert list(attacks.leads(rows)) == [("m", "l1", "a", 0.5)]
+
+
+def test_distance_and_time_are_ours_over_the_best_peer_s():
+    attacks = load("attacks")
+
+    def row(name, median, ms):
+        return {"model": "m", "norm": "l2", "attack": "a", "name": name} | {
+            "median": median,
+            "cpu_ms": ms,
+        }
+
+    rows = [row("keras_robust", 1.1, 4.0), row("ART", 1.0, 2.0), row("Foolbox", None, 8.0)]
+    rows += [row("torchattacks", 2.0, 1.0)]  # Faster, and not on TensorFlow.
+    assert list(attacks.distances(rows)) == [("m", "l2", "a", 1.1)]
+    assert list(attacks.slower(rows)) == [("m", "l2", "a", "ART", 2.0)]
+
+
+def test_examples_on_the_boundary_count_as_fooling():
+    attacks = load("attacks")
+    logits = tf.constant([[2.0, 1.0], [1.0, 2.0], [2.0, 2.0 - 1e-6]])
+    margins = attacks._margins(lambda x, training: logits, None, np.array([0, 0, 0]))
+    assert margins.tolist() == [1.0, -1.0, 0.0]
 
 
 def test_every_variant_runs_once_a_round_and_own_clocks_count():

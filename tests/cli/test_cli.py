@@ -71,8 +71,12 @@ def test_train_evaluate_export(capsys, archive, saved, tmp_path):
         *common,
         "--images",
         40,
+        "--attacks",
+        "fgsm,pgd",
         "--steps",
         3,
+        "--journal",
+        tmp_path / "journal",
         "--report",
         report,
         "--json",
@@ -81,6 +85,8 @@ def test_train_evaluate_export(capsys, archive, saved, tmp_path):
     facts = json.loads(text)["artifacts"]
     assert set(facts) == {"float", "device"}
     assert set(facts["device"]["robust_accuracy"]) == {"FGSM", "PGD-3"}
+    assert facts["device"]["queries"]["Square-1000"] > 0
+    assert (tmp_path / "journal" / "journal.jsonl").exists()
     assert (report / "report.html").exists() and (report / "report.json").exists()
 
 
@@ -141,6 +147,9 @@ def test_compress(capsys, archive, saved, tmp_path):
         32,
         "--images",
         20,
+        "--attacks",
+        "fgsm,pgd",
+        "--no-black-box",
         "--steps",
         1,
     )
@@ -172,6 +181,9 @@ def test_file_of_the_other_keras_is_taken(capsys, archive, tmp_path):
         32,
         "--images",
         20,
+        "--attacks",
+        "fgsm,pgd",
+        "--no-black-box",
         "--steps",
         1,
     )
@@ -227,6 +239,12 @@ def test_wrong_input_is_exit_code_2(capsys, tmp_path, monkeypatch, arguments, me
     assert not (tmp_path / "m.keras").exists()
 
 
+def test_served_models_are_named_by_their_address(capsys, archive, saved):
+    address = "http://127.0.0.1:9/v1/models/m?a=b"
+    code, _, errors = call(capsys, "evaluate", f"live={address}", "--data", archive, "--limit", 9)
+    assert code == 2 and "`artifacts['live']`" in errors and "is no address" in errors
+
+
 def test_targets_that_cannot_be_written_stop_before_the_work(capsys, archive, saved, tmp_path):
     (tmp_path / "folder.keras").mkdir()
     (tmp_path / "file").write_text("")
@@ -241,13 +259,14 @@ def test_targets_that_cannot_be_written_stop_before_the_work(capsys, archive, sa
 
 
 def test_few_images_are_enough_where_nothing_is_trained(capsys, archive, saved):
-    code, text, _ = call(capsys, "evaluate", saved, "--data", archive, "--limit", 9, "--steps", 1)
+    few = ["--limit", 9, "--steps", 1, "--attacks", "pgd"]
+    code, text, _ = call(capsys, "evaluate", saved, "--data", archive, *few)
     assert code == 0 and "9 images" in text
 
 
 def test_unknown_attack_is_named(capsys, saved):
     code, _, errors = call(capsys, "evaluate", saved, "--attacks", "pgd,magic", "--limit", 300)
-    assert code == 2 and "--attacks knows fgsm, pgd, got 'magic'" in errors
+    assert code == 2 and "--attacks knows fgsm, pgd, square, autoattack, got 'magic'" in errors
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--epochs", "0", "--out", "m.keras"]])

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_robust._keras import LEGACY, keras
 from keras_robust.attacks import FGSM, PGD
 from keras_robust.evaluation import Report, evaluate
+from keras_robust.evaluation._fingerprint import data_hash
 
 QUIET = {"progress": False, "latency_runs": 1}
 
@@ -99,7 +100,7 @@ def test_worst_case_is_per_image_over_attacks(shift):
 
     x, y = np.array([[0.4], [0.6], [0.5]], np.float32), [1, 1, 1]
     attacks = {"up": shift(0.15, direction=1.0), "down": shift(0.15)}
-    report = evaluate({"m": model}, x, y, attacks, eps_sweep=(), **QUIET)
+    report = evaluate({"m": model}, x, y, attacks, eps_sweep=(), black_box=False, **QUIET)
     found = report.to_dict()["artifacts"]["m"]
     assert found["robust_accuracy"] == pytest.approx({"up": 2 / 3, "down": 2 / 3})
     assert found["worst_case"] == pytest.approx(1 / 3)
@@ -173,13 +174,14 @@ def test_sweep_can_be_turned_off(inside):
     assert data["sweep"] is None and data["artifacts"]["m"]["sweep"] == {}
 
 
-def test_default_attacks_are_fgsm_and_pgd_20(inside):
-    model, x, y, _ = inside(count=4)
+def test_default_attacks_are_pgd_20_and_autoattack(inside):
+    model, x, y, radius = inside(count=4)
     data = evaluate({"m": model}, x, y, eps_sweep=(), **QUIET).to_dict()
     assert [(a["name"], a["eps"]) for a in data["attacks"]] == [
-        ("FGSM", 8 / 255),
         ("PGD-20", 8 / 255),
+        ("AutoAttack", 8 / 255),
     ]
+    assert data["artifacts"]["m"]["robust_accuracy"]["AutoAttack"] == (radius > 8 / 255).mean()
 
 
 def test_one_hot_labels_and_tensors_are_taken(inside):
@@ -194,12 +196,13 @@ def test_report_is_ready_for_json_and_carries_its_context(inside):
     model, x, y, _ = inside()
     data = evaluate({"m": model}, x, y, [FGSM(0.02)], seed=7, title="T", **QUIET).to_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
-    assert data["schema"] == 1 and data["seed"] == 7 and data["title"] == "T"
+    assert data["schema"] == 2 and data["seed"] == 7 and data["title"] == "T"
     assert data["data"] == {
         "images": 60,
         "shape": [12],
         "classes": 2,
         "class_names": ["0", "1"],
+        "fingerprint": data_hash(x, y),
     }
     assert data["attacks"][0]["config"] == repr(FGSM(0.02))
     assert data["environment"]["tensorflow"] == tf.__version__
@@ -253,7 +256,9 @@ def test_wrapped_and_fake_quantized_models_and_their_int8_file(blobs, cnn, tmp_p
         **QUIET,
     )
     found = report.to_dict()["artifacts"]
-    assert set(found["int8"]["sources"]["PGD-5"]) == {"quantized", "float"}
+    sources = {"quantized", "quantized (straight-through)", "float"}
+    assert set(found["int8"]["sources"]["PGD-5"]) == sources
+    assert "HopSkipJump-1000 linf@int8" in found["int8"]["broken_by"]
     assert found["pruned"]["clean_accuracy"] == found["float"]["clean_accuracy"] > 0.9
     assert found["quantized"]["clean_accuracy"] == found["int8"]["clean_accuracy"] > 0.9
     # Straight-through gradients reach the input: the attack is as strong as on the float model.

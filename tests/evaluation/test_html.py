@@ -7,9 +7,9 @@ import sys
 import matplotlib
 import pytest
 
+from keras_robust._marks import mark_of
 from keras_robust.evaluation import Report
 from keras_robust.evaluation._html import render_page
-from keras_robust.evaluation._marks import mark_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -37,6 +37,8 @@ def test_page_has_all_its_parts(small_report):
         "Accuracy against eps",
         "Training",
         "Images under PGD-2",
+        "What broke the images",
+        "Robust accuracy by class",
         "How it was measured",
         "float32 .tflite conversion",
         "size, gzipped (KB, logarithmic)",
@@ -56,7 +58,10 @@ def test_page_leaves_out_what_there_is_not(inside):
     model, x, y, _ = inside(count=5)
     report = evaluate({"m": model}, x, y, [FGSM(0.1)], eps_sweep=(), progress=False, latency_runs=1)
     page = render_page(report.to_dict())
-    assert "<h2>Plots</h2>" not in page and "<h2>Images" not in page and "worst" not in page
+    for text in ("against eps", "against size", "Training", "<h2>Images", "worst", "Smallest"):
+        assert text not in page, text
+    for text in ("Common corruptions", "Honesty checks", "By stage", "Tried too"):
+        assert text not in page, text
     assert "not measured" in page
 
 

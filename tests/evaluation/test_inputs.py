@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
-from keras_robust.attacks import FGSM, PGD
+from keras_robust.attacks import FGSM, PGD, AutoAttack
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation._inputs import check_count, check_eps_sweep, check_histories, rescaled
 
@@ -152,7 +152,8 @@ def test_quantized_probabilities_are_refused(tmp_path, rng):
 def test_eps_sweep_is_sorted_and_without_doubles():
     assert check_eps_sweep([0.3, 0, 0.1, 0.3], FGSM(0.1)) == [0.0, 0.1, 0.3]
     assert check_eps_sweep(None, FGSM(0.0)) == []
-    assert check_eps_sweep(None, Silent()) == []
+    assert check_eps_sweep(None, Silent()) == check_eps_sweep(None, AutoAttack(0.1)) == []
+    assert check_eps_sweep([0.1], AutoAttack(0.2)) == [0.1]
 
 
 def test_rescaled_keeps_the_ratio_of_a_fixed_step():

@@ -51,5 +51,5 @@ def test_what_is_no_report_is_refused(small_report, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps([1]))
     with pytest.raises(ValueError, match="must be the dict of a report"):
         Report.load(tmp_path)
-    with pytest.raises(ValueError, match="has schema 2, but this version .* reads schema 1"):
-        Report({**small_report().to_dict(), "schema": 2})
+    with pytest.raises(ValueError, match="has schema 1, but this version .* reads schema 2"):
+        Report({**small_report().to_dict(), "schema": 1})

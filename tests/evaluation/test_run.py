@@ -32,6 +32,23 @@ def test_attack_that_breaks_its_promise_is_an_error(inside, change, norm, messag
         evaluate({"m": model}, x, y, [Bad(change, norm)], progress=False, latency_runs=1)
 
 
+@pytest.mark.parametrize(
+    "length, size, filled, widths",
+    [
+        (20, 8, True, [8, 8, 8]),
+        (17, 8, True, [8, 8, 1]),  # less than a quarter is new: a power of two
+        (45, 20, True, [20, 20, 20]),
+        (43, 20, True, [20, 20, 4]),
+        (43, 20, False, [20, 20, 3]),
+        (0, 20, True, []),
+    ],
+)
+def test_last_batch_is_full_or_small(length, size, filled, widths):
+    assert [len(rows) for rows, _ in batches(length, size, filled)] == widths
+    new = [rows[:count] for rows, count in batches(length, size, filled)]
+    assert np.concatenate([[], *new]).tolist() == list(range(length))
+
+
 @pytest.mark.parametrize("length, size", [(10, 4), (8, 4), (3, 3), (1, 1)])
 def test_batches_are_full_and_cover_each_row_once(length, size):
     covered = []

@@ -15,7 +15,7 @@ def artifact(kind, clean, worst, gzip_bytes, sources=("robust",)):
 def data(**artifacts):
     return {
         "data": {"images": 2000, "shape": [28, 28, 1]},
-        "attacks": [{"name": "PGD-20", "norm": "linf", "eps": 0.1}],
+        "attacks": [{"name": "PGD-20", "norm": "linf", "eps": 0.1, "kind": "ball", "added": False}],
         "artifacts": artifacts,
     }
 

@@ -1,0 +1,183 @@
+"""Minimum distortions and transfer on MNIST: tables 1 to 4 of Szegedy et al. 2014.
+
+    python examples/intriguing_properties.py --quick      # one minute
+    python examples/intriguing_properties.py              # the tables below
+
+FC10(d) is a softmax regression, FC100-100-10 a network of two sigmoid layers, AE400-10 a softmax
+on a sparse autoencoder; d is the weight decay, d * sum(w^2) / units for each layer. Examples are
+the smallest perturbations that box-constrained L-BFGS finds on test images; a distortion is the
+root mean square over pixels, averaged. Errors in brackets: Gaussian noise of the same size.
+
+MEASURED
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
+# Training error, test error (%), average minimum distortion, as published.
+PAPER = {
+    "FC10(1e-4)": (6.7, 7.4, 0.062),
+    "FC10(1e-2)": (10, 9.4, 0.1),
+    "FC10(1)": (21.2, 20, 0.14),
+    "FC100-100-10": (0, 1.64, 0.058),
+    "FC200-200-10": (0, 1.54, 0.065),
+    "AE400-10": (0.57, 1.9, 0.086),
+}
+
+
+def main(arguments=None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="little data, short training")
+    parser.add_argument("--images", type=int, default=None, help="test images attacked")
+    parser.add_argument("--output", type=pathlib.Path, help="folder for results and figures")
+    options = parser.parse_args(arguments)
+    images = options.images or (20 if options.quick else 300)
+    (x, y), test = mnist(4000 if options.quick else None)
+    hurry = 0.2 if options.quick else 1.0
+
+    models = {
+        "FC10(1e-4)": fitted(network([10], [1e-4]), x, y, 10 * hurry),
+        "FC10(1e-2)": fitted(network([10], [1e-2]), x, y, 10 * hurry),
+        "FC10(1)": fitted(network([10], [1.0]), x, y, 10 * hurry),
+        "FC100-100-10": fitted(sigmoid(100, 100), x, y, 40 * hurry),
+        "FC200-200-10": fitted(sigmoid(200, 200), x, y, 40 * hurry),
+        "AE400-10": on_autoencoder(x, y, hurry),
+    }
+    found = table_1(models, (x, y), test, images)
+    tables = {"2": transfer(models, test, images, found, noise_rms=(0.1, 0.3))}
+
+    half = len(x) // 2
+    split = {
+        "FC100-100-10": fitted(sigmoid(100, 100), x[:half], y[:half], 40 * hurry),
+        "FC123-456-10": fitted(sigmoid(123, 456), x[:half], y[:half], 40 * hurry),
+        "FC100-100-10'": fitted(sigmoid(100, 100, seed=7), x[half:], y[half:], 40 * hurry),
+    }
+    print("\nThe first two on one half of the training set, the third on the other")
+    found_split = {
+        name: kr.analysis.minimum_distortion(model, *(part[:images] for part in test))
+        for name, model in split.items()
+    }
+    tables["3"] = transfer(split, test, images, found_split)
+    tables["4"] = transfer(split, test, images, found_split, rms=0.1)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            table.plot(options.output / f"transfer_{name}.png")
+        numbers = {name: table.to_dict() for name, table in tables.items()}
+        numbers["1"] = {name: result.mean_rms for name, result in found.items()}
+        (options.output / "intriguing_properties.json").write_text(json.dumps(numbers, indent=1))
+    return {"distortions": found, "tables": tables}
+
+
+def table_1(models, train, test, images) -> dict:
+    """Prints errors and average minimum distortions; what was found, by model."""
+    found = {}
+    print(f"{'':14}{'train %':>9}{'test %':>8}{'distortion':>12}   paper{'':18}seconds")
+    for name, model in models.items():
+        start = time.perf_counter()
+        result = kr.analysis.minimum_distortion(model, *(part[:images] for part in test))
+        found[name] = result
+        errors = [100 * np.mean(predict(model, x) != y) for x, y in (train, test)]
+        paper = "{:>5} {:>5} {:>6}".format(*PAPER[name])
+        print(
+            f"{name:14}{errors[0]:9.2f}{errors[1]:8.2f}{result.mean_rms:12.4f}   {paper}"
+            f"{time.perf_counter() - start:12.0f}",
+            flush=True,
+        )
+    return found
+
+
+def transfer(models, test, images, found, **settings):
+    """Prints a transfer table of the examples `found`."""
+    x, y = (part[:images] for part in test)
+    table = kr.analysis.transfer_matrix(models, x, y, distortions=found, **settings)
+    print("\n" + table.table(), flush=True)
+    return table
+
+
+def network(units, decays, activation="sigmoid", seed=0):
+    """Dense layers, the last without activation."""
+    layers = [keras.Input((784,))]
+    for index, (count, decay) in enumerate(zip(units, decays, strict=True)):
+        layers.append(
+            keras.layers.Dense(
+                count,
+                activation if index < len(units) - 1 else None,
+                kernel_initializer=keras.initializers.GlorotUniform(seed=seed + index),
+                kernel_regularizer=keras.regularizers.L2(decay / count),
+            )
+        )
+    return keras.Sequential(layers)
+
+
+def sigmoid(first, second, seed=0):
+    return network([first, second, 10], [1e-5, 1e-5, 1e-6], seed=seed)
+
+
+def fitted(model, x, y, epochs, rate=3e-3, batch=100):
+    epochs = max(1, round(epochs))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * (len(x) // batch))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(schedule), loss)
+    keras.utils.set_random_seed(0)
+    model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0)
+    return model
+
+
+class Sparse(keras.layers.Layer):
+    """Passes activations through; adds `weight` times the divergence of their mean from `rate`."""
+
+    def __init__(self, rate=0.1, weight=3.0):
+        super().__init__()
+        self.rate, self.weight = rate, weight
+
+    def call(self, inputs):
+        mean = tf.reduce_mean(inputs, axis=0)
+        on = self.rate * tf.math.log(self.rate / mean)
+        off = (1 - self.rate) * tf.math.log((1 - self.rate) / (1 - mean))
+        self.add_loss(self.weight * tf.reduce_sum(on + off))
+        return inputs
+
+
+def on_autoencoder(x, y, hurry):
+    """A softmax regression on the 400 features of a sparse autoencoder."""
+    decay = keras.regularizers.L2(1.5e-4)
+    encode = keras.layers.Dense(400, "sigmoid", kernel_regularizer=decay)
+    decode = keras.layers.Dense(784, "sigmoid", kernel_regularizer=decay)
+    image = keras.Input((784,))
+    autoencoder = keras.Model(image, decode(Sparse()(encode(image))))
+    error = lambda x, copy: 0.5 * tf.reduce_sum(tf.square(x - copy), axis=-1)  # noqa: E731
+    autoencoder.compile(keras.optimizers.Adam(1e-3), error)
+    keras.utils.set_random_seed(0)
+    autoencoder.fit(x, x, batch_size=500, epochs=max(1, round(25 * hurry)), verbose=0)
+    features = keras.Sequential([keras.Input((784,)), encode]).predict(x, 1000, verbose=0)
+    top = keras.layers.Dense(10, kernel_regularizer=keras.regularizers.L2(1e-7))
+    fitted(keras.Sequential([keras.Input((400,)), top]), features, y, 100 * hurry, 3e-2, 250)
+    return keras.Model(image, top(encode(image)))
+
+
+def predict(model, x):
+    return model.predict(x, 1000, verbose=0).argmax(-1)
+
+
+def mnist(limit):
+    with np.load(DATA / "mnist.npz") as file:
+        flat = {
+            k: (v.reshape(-1, 784) / 255).astype("float32") for k, v in file.items() if "x" in k
+        }
+        y = {k: v.astype("int32") for k, v in file.items() if "y" in k}
+    return (flat["x_train"][:limit], y["y_train"][:limit]), (flat["x_test"], y["y_test"])
+
+
+if __name__ == "__main__":
+    main()

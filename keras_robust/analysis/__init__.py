@@ -1,0 +1,6 @@
+"""What a model does, measured without changing it."""
+
+from keras_robust.analysis._minimum_distortion import Distortions, minimum_distortion
+from keras_robust.analysis._transfer import TransferMatrix, transfer_matrix
+
+__all__ = ["Distortions", "TransferMatrix", "minimum_distortion", "transfer_matrix"]
