@@ -106,6 +106,7 @@ def transfer_matrix(
     y,
     attack=None,
     *,
+    targets=None,
     rms: float | None = None,
     noise_rms=(),
     distortions=None,
@@ -121,7 +122,7 @@ def transfer_matrix(
         models: dict name -> Keras model or TensorFlow callable that returns logits.
         x: `(n, ...)` floating point inside the attack's bounds.
         y: `(n,)` int labels, or one-hot.
-        attack: one that seeks the smallest perturbation; default `LBFGS()`.
+        attack, targets: as for `minimum_distortion`.
         rms: bring every perturbation to this root mean square before it is tried; the paper's
             "magnified to stddev 0.1". None: as found.
         noise_rms: further rows of Gaussian noise of these root mean squares.
@@ -141,7 +142,7 @@ def transfer_matrix(
     >>> transfer_matrix(models, x, y, kr.attacks.DeepFool()).errors.tolist()
     [[1.0]]
     """
-    attack = LBFGS() if attack is None else attack
+    attack = LBFGS(targeted=targets is not None) if attack is None else attack
     check_search(attack)
     if not isinstance(models, collections.abc.Mapping) or not models:
         raise TypeError(f"`models` must be a dict name -> model, got {models!r}.")
@@ -160,7 +161,7 @@ def transfer_matrix(
     rows = []
     for name, model in models.items():
         own = (distortions or {}).get(name) or minimum_distortion(
-            model, x, y, attack, batch_size=batch_size, seed=seed
+            model, x, y, attack, targets=targets, batch_size=batch_size, seed=seed
         )
         if own.x_adv.shape != x.shape:
             raise ValueError(

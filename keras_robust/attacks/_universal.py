@@ -123,9 +123,17 @@ class UniversalPerturbation(Attack):
 
         Returns:
             float32, the shape of `x`.
+
+        Raises:
+            TypeError, ValueError: `x` as in calling the attack, or `delta` of another shape.
         """
-        x = check_images(x, self.bounds)
-        return Ball(self.norm, self.eps, self.bounds).place(x, tf.convert_to_tensor(delta))
+        x, delta = check_images(x, self.bounds), tf.cast(delta, tf.float32)
+        if not delta.shape.is_compatible_with([1, *x.shape[1:]]):
+            raise ValueError(
+                f"`delta` must have the shape {(1, *x.shape[1:])} of one image, got "
+                f"{tuple(delta.shape)}. Take what `find` returns."
+            )
+        return Ball(self.norm, self.eps, self.bounds).place(x, delta)
 
     def run(self, model, x, y, seed, eps):
         delta = self._find(model, x, y, seed, eps)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.analysis import Distortions, minimum_distortion
+from keras_robust.analysis import Distortions, minimum_distortion, random_targets
 
 WEIGHTS = np.array([[3.0, -1.0], [-4.0, 1.0]])  # class 1 - class 0 has the normal (-4, 5)
 
@@ -80,6 +80,43 @@ def test_the_curve_counts_what_is_farther_than_eps():
     assert result.accuracy([0, 0.5, 1, 2]).tolist() == [0.75, 0.5, 0.5, 0.25]
     assert result.median == 1.5
     assert "75.0% right, of these 66.7% broken" in repr(result)
+
+
+def test_chosen_targets_are_reached_at_their_own_distance(rng):
+    """Three classes in the plane: the boundary to each has its own distance."""
+    normals = np.array([[2.0, 0.0], [-1.0, 2.0], [-1.0, -2.0]])
+    x = np.tile(np.float32([[0.6, 0.52]]), (2, 1))
+
+    def model(x):
+        return tf.matmul(x - 0.5, tf.constant(normals.T, tf.float32))
+
+    found = minimum_distortion(model, x, [0, 0], targets=[1, 2])
+    np.testing.assert_array_equal(model(found.x_adv).numpy().argmax(-1), [1, 2])
+    ways = normals[0] - normals[1:]
+    exact = ways @ (x[0] - 0.5) / np.linalg.norm(ways, axis=1)
+    np.testing.assert_allclose(found.distance, exact, rtol=0.02)
+    assert found.distance[1] > found.distance[0]
+
+
+def test_random_targets_are_wrong_classes_and_repeat():
+    y = np.arange(300) % 3
+    targets = random_targets(y, 3, seed=4)
+    assert np.all(targets != y) and set(targets) == {0, 1, 2}
+    np.testing.assert_array_equal(targets, random_targets(y, 3, seed=4))
+    assert np.any(targets != random_targets(y, 3, seed=5))
+    assert np.mean((targets - y) % 3 == 1) == pytest.approx(0.5, abs=0.1)
+
+
+def test_wrong_targets_are_refused(data):
+    x, y = data
+    with pytest.raises(ValueError, match="`targets` must differ from the labels, but 25 are"):
+        minimum_distortion(classifier, x, y, targets=y)
+    with pytest.raises(ValueError, match=r"`targets` must be a class number for each of the 25"):
+        minimum_distortion(classifier, x, y, targets=[1])
+    with pytest.raises(ValueError, match="`targets` needs a targeted attack"):
+        minimum_distortion(classifier, x, y, kr.attacks.LBFGS(), targets=1 - y)
+    with pytest.raises(ValueError, match="`attack` is targeted.*needs `targets`"):
+        minimum_distortion(classifier, x, y, kr.attacks.LBFGS(targeted=True))
 
 
 def test_other_attacks_are_refused(data):
