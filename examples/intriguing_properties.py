@@ -9,7 +9,48 @@ the smallest perturbations that box-constrained L-BFGS finds on test images towa
 class, as the paper's D(x, l); "nearest" is towards whichever class is nearest. A distortion is the
 root mean square over pixels, averaged. Errors in brackets: Gaussian noise of the same size.
 
-MEASURED
+Measured (seed 0, 300 test images, about ten minutes on two shared cores), the paper's beside it:
+
+                train %  test %  distortion  nearest   paper
+FC10(1e-4)         6.75    7.25      0.0537   0.0209     6.7   7.4  0.062
+FC10(1e-2)         8.23    8.07      0.0786   0.0387      10   9.4    0.1
+FC10(1)           15.55   14.69      0.1029   0.0575    21.2    20   0.14
+FC100-100-10       0.00    1.96      0.0458   0.0277       0  1.64  0.058
+FC200-200-10       0.00    1.79      0.0533   0.0325       0  1.54  0.065
+AE400-10           1.81    2.77      0.0616   0.0336    0.57   1.9  0.086
+
+Table 2, errors in %, as found
+made for      FC10(1e-4)  FC10(1e-2)      FC10(1) FC100-100-10 FC200-200-10    AE400-10 mean RMS
+FC10(1e-4)   100.0 (6.0)   9.7 (6.7)  16.0 (13.3)   14.7 (2.3)   10.3 (1.3)   7.0 (2.7)    0.051
+FC10(1e-2)    95.0 (8.0) 100.0 (6.7)  24.7 (13.7)   45.0 (3.7)   35.0 (2.3)  16.0 (6.0)    0.074
+FC10(1)      67.0 (14.0)  66.3 (6.0) 100.0 (15.0)  49.0 (10.7)   44.7 (5.3)  31.7 (9.7)    0.088
+FC100-100-10  23.7 (5.7)   9.7 (6.0)  16.0 (13.7)  100.0 (2.0)    6.0 (1.0)   4.0 (1.7)    0.045
+FC200-200-10  32.7 (6.7)  12.3 (6.0)  17.0 (13.3)   29.0 (2.3)  100.0 (1.0)   5.7 (2.3)    0.053
+AE400-10      17.0 (6.3)  10.7 (6.0)  15.3 (13.7)    9.0 (3.0)    4.3 (1.7) 100.0 (3.0)    0.061
+Gaussian 0.1        15.0         7.0         13.3         10.3          4.7         7.7    0.100
+Gaussian 0.3        71.3        36.0         15.7         60.0         54.7        82.3    0.300
+nothing              4.7         6.0         14.3          1.3          0.7         0.7        0
+
+Table 3: the first two trained on one half of the training set, the third on the other
+made for      FC100-100-10 FC123-456-10 FC100-100-10' mean RMS
+FC100-100-10   100.0 (1.7)   17.0 (2.0)     6.7 (2.3)    0.043
+FC123-456-10    25.0 (2.7)  100.0 (2.7)    11.0 (2.7)    0.046
+FC100-100-10'    5.0 (1.3)    5.3 (2.0)   100.0 (2.3)    0.043
+nothing                0.7          1.0           2.0        0
+
+Table 4: the same, amplified to a root mean square of 0.1
+made for      FC100-100-10 FC123-456-10 FC100-100-10' mean RMS
+FC100-100-10   99.3 (18.3)  92.7 (18.7)   75.7 (14.7)    0.099
+FC123-456-10   94.7 (18.3)  98.3 (19.0)   77.0 (15.0)    0.099
+FC100-100-10'  72.0 (17.7)  72.0 (18.7)   99.3 (15.0)    0.098
+nothing                0.7          1.0           2.0        0
+
+The paper's table 2 has for instance FC10(1e-4) on FC10(1e-2) 11.7; FC10(1e-2) on FC10(1e-4) 87.1;
+FC10(1) on FC10(1e-4) 71.9 and on FC100-100-10 48.1; FC100-100-10 on FC10(1e-4) 28.9; FC200-200-10
+on FC100-100-10 20.3. Its first rows of tables 3 and 4: 26.2 and 5.9; amplified 98 and 43.
+
+Distortions are within a factor of 1.4 of the paper's, below it, and in its order but for FC10(1e-4)
+and FC200-200-10, which are level. Its FC10(1) decays more: four times our decay has its errors.
 """
 
 import argparse
