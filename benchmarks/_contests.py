@@ -82,7 +82,7 @@ def _nearest():
     few = {"images": 100, "batch": 25}
     for norm in ("l2", "linf"):
         budget = {"steps": 50, "candidates": 10, "overshoot": 0.02}
-        yield Contest("deepfool", "DeepFool", norm, None, budget, images=200, batch=50)
+        yield Contest("deepfool", "DeepFool", norm, None, budget, **few)
     for norm, eps in EPS.items():
         budget = {"targets": 9, "steps": 20, "radius": eps}
         yield Contest("fab-t", "FAB-T 9, 20 steps", norm, None, budget, **few)

@@ -26,7 +26,7 @@ def at_rms(x, delta, rms, bounds=(0.0, 1.0)) -> np.ndarray:
         float32, the shape of `x`. Rows whose direction the bounds do not let go so far are as
         far as they can be.
 
-    >>> at_rms([[0.5, 0.5]], [[1.0, -1.0]], 0.25).tolist()
+    >>> np.round(at_rms([[0.5, 0.5]], [[1.0, -1.0]], 0.25).astype(float), 3).tolist()
     [[0.75, 0.25]]
     """
     x, delta = np.asarray(x, np.float32), np.asarray(delta, np.float32)

@@ -59,8 +59,9 @@ class APGD(Ascent):
 
     >>> weights = tf.constant([[1.0, -1.0], [-2.0, 2.0]])
     >>> x = tf.constant([[0.5, 0.5]])
-    >>> APGD(eps=0.25, steps=5, early_stop=False)(lambda x: x @ weights, x, [0]).numpy().tolist()
-    [[0.25, 0.75]]
+    >>> attack = APGD(eps=0.25, steps=5, early_stop=False)
+    >>> attack(lambda x: x @ weights, x, [0]).numpy().round(3)
+    array([[0.25, 0.75]], dtype=float32)
     """
 
     eps: float

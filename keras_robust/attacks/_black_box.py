@@ -24,7 +24,7 @@ class BlackBox:
         ValueError: `classes` is not an int >= 2, or, when asked, `predict` returns another shape.
 
     >>> box = BlackBox(lambda x: x @ np.float32([[1, -1], [-2, 2]]), classes=2)
-    >>> x_adv = Square(eps=0.25, queries=50)(box, np.full((1, 2), 0.5, "float32"), [1])
+    >>> x_adv = kr.attacks.Square(eps=0.25, queries=50)(box, np.full((1, 2), 0.5, "float32"), [1])
     >>> x_adv.numpy().tolist(), box.queries
     ([[0.75, 0.25]], 8)
     """

@@ -34,6 +34,9 @@ def nearest_boundary(model, x, y, others, norm):
         logits = call_logits(model, x)
     classes = tf.shape(logits)[1]
     own = tf.one_hot(y, classes)
+    # Equal logits, frequent in quantized models, count as just short of the boundary: a step of
+    # zero would stay there for ever.
+    tie = 1e-6 * tf.reduce_max(tf.abs(logits), axis=1)
 
     def boundary(column):
         towards = tf.one_hot(others[:, column], classes) - own
@@ -45,7 +48,7 @@ def nearest_boundary(model, x, y, others, norm):
                 "TensorFlow operations, or use an attack without gradients."
             )
         rise = -tf.reduce_sum(tf.where(towards == 0, 0.0, towards * logits), axis=1)
-        return _finite(rise), _finite(normal)
+        return _finite(tf.where(rise == 0, tie, rise)), _finite(normal)
 
     def nearer(column, rise, normal, distance):
         new_rise, new_normal = boundary(column)
@@ -58,13 +61,13 @@ def nearest_boundary(model, x, y, others, norm):
             tf.where(gains, new_distance, distance),
         )
 
-    rise, normal = boundary(0)
     if others.shape[1] == 1:
-        return rise, normal
+        return boundary(0)
+    none = tf.zeros_like(tie)
     _, rise, normal, _ = tf.while_loop(
         lambda column, *_: column < tf.shape(others)[1],
         nearer,
-        (1, rise, normal, _distance(rise, normal, norm)),
+        (0, none, tf.zeros_like(x), none + float("inf")),
         parallel_iterations=1,
     )
     return rise, normal
@@ -90,8 +93,8 @@ def shortest_step(x, normal, rise, norm, bounds) -> tf.Tensor:
         comes nearest; zero where `normal` is.
 
     >>> x, normal = tf.constant([[0.5, 0.9]]), tf.constant([[1.0, 1.0]])
-    >>> shortest_step(x, normal, tf.constant([0.5]), "linf", (0.0, 1.0)).numpy().round(3).tolist()
-    [[0.4, 0.1]]
+    >>> shortest_step(x, normal, tf.constant([0.5]), "linf", (0.0, 1.0)).numpy().round(3)
+    array([[0.4, 0.1]], dtype=float32)
     """
     shape = tf.shape(x)
     flat = tf.reshape(x, [shape[0], -1])

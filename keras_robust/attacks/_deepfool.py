@@ -39,7 +39,7 @@ class DeepFool(Attack):
         norm: "linf" or "l2".
         steps: most steps of a row; it rests once it fools the model.
         candidates: most likely classes that are considered, that of the row among them.
-        overshoot: how far a last step goes beyond the boundary, as a share of its length.
+        overshoot: how far a whole step goes beyond the boundary, as a share of its length.
         relaxation: share of the way to the linearised boundary that a step goes, in (0, 1]; 1
             is the paper's. Shorter steps follow a curved boundary better.
         bounds: range of valid inputs.
@@ -49,8 +49,8 @@ class DeepFool(Attack):
 
     >>> weights = tf.constant([[1.0, -1.0], [-2.0, 2.0]])
     >>> x = tf.constant([[0.8, 0.1]])
-    >>> DeepFool(norm="linf")(lambda x: x @ weights, x, [0]).numpy().round(2).tolist()
-    [[0.6, 0.3]]
+    >>> DeepFool(norm="linf")(lambda x: x @ weights, x, [0]).numpy().round(2)
+    array([[0.6, 0.3]], dtype=float32)
     """
 
     eps: float | None = None
@@ -88,8 +88,9 @@ class DeepFool(Attack):
             rise, normal = nearest_boundary(model, point, own, tf.gather(others, rows), self.norm)
             way = shortest_step(point, normal, rise, self.norm, self.bounds)
             left, gone = size(way, self.norm), size(point - start, self.norm)
-            beyond = 1.0 + self.overshoot + _PUSH * tf.math.divide_no_nan(gone, left)
-            share = tf.where(left <= _NEAR * gone, beyond, self.relaxation)
+            share = self.relaxation * (1.0 + self.overshoot)
+            last = 1.0 + self.overshoot + _PUSH * tf.math.divide_no_nan(gone, left)
+            share = tf.where(left <= _NEAR * gone, last, share)
             point = into_bounds(point + rows_of(share, x) * way, start, self.bounds)
             predicted = tf.argmax(call_logits(model, point), axis=1, output_type=tf.int32)
             return (

@@ -54,8 +54,8 @@ class FAB(Attack):
 
     >>> weights = tf.constant([[1.0, -1.0], [-2.0, 2.0]])
     >>> x = tf.constant([[0.8, 0.1]])
-    >>> FAB(steps=10)(lambda x: x @ weights, x, [0]).numpy().round(2).tolist()
-    [[0.6, 0.3]]
+    >>> FAB(steps=10)(lambda x: x @ weights, x, [0]).numpy().round(2)
+    array([[0.6, 0.3]], dtype=float32)
     """
 
     eps: float | None = None
@@ -178,30 +178,44 @@ class FAB(Attack):
         return (point + self.eta * step) * (1 - alpha) + (x + self.eta * step_from_x) * alpha
 
     def _search(self, model, x, y, best) -> "_Best":
-        """Three secant steps on the line from `x` to the best point, where the margin is zero."""
+        """Secant steps on the line from `x` to the best point, to where the margin is zero."""
         found = (best.distance < float("inf")) & (best.distance > 0)
         x_adv = best.x_adv
 
         def look(share):
             point = into_bounds(x + rows_of(share, x) * (x_adv - x), x, self.bounds)
             logits = call_logits(model, point)
-            return point, -margin(y, logits), tf.reduce_max(tf.abs(logits), axis=1)
+            return point, margin(y, logits), tf.reduce_max(tf.abs(logits), axis=1)
 
-        near, far = tf.zeros_like(best.distance), tf.ones_like(best.distance)
-        near_margin, far_margin = look(near)[1], look(far)[1]
-        for _ in range(_SEARCH_STEPS):
-            cut = tf.math.divide_no_nan(near_margin, near_margin - far_margin)
+        def step(right, wrong, best):
+            cut = tf.math.divide_no_nan(right.margin, right.margin - wrong.margin)
             # A little beyond the cut, since a point just short of it brings nothing.
             cut = tf.clip_by_value(cut + 0.05 * (1.0 - cut), 0.05, 0.95)
-            share = near + (far - near) * tf.where(tf.math.is_finite(cut), cut, 0.5)
+            cut = tf.where(tf.math.is_finite(cut), cut, 0.5)
+            share = right.share + (wrong.share - right.share) * cut
             point, middle, height = look(share)
             # Clearly fooled: another batch size rounds the logits in another way.
-            fooled = found & (middle < -1e-5 * height)
-            distance = size(point - x, self.norm)
-            best = _nearer(best, _Best(point, distance), fooled)
-            near, near_margin = tf.where(fooled, near, share), tf.where(fooled, near_margin, middle)
-            far, far_margin = tf.where(fooled, share, far), tf.where(fooled, middle, far_margin)
-        return best
+            fooled = found & (middle > 1e-5 * height)
+            best = _nearer(best, _Best(point, size(point - x, self.norm)), fooled)
+            between = _End(share, middle)
+            return choose(fooled, right, between), choose(fooled, between, wrong), best
+
+        here, there = tf.zeros_like(best.distance), tf.ones_like(best.distance)
+        ends = _End(here, look(here)[1]), _End(there, look(there)[1])
+        return tf.while_loop(
+            lambda *_: True,
+            step,
+            (*ends, best),
+            parallel_iterations=1,
+            maximum_iterations=_SEARCH_STEPS,
+        )[2]
+
+
+class _End(typing.NamedTuple):
+    """An end of a line search: the share of the way to the example, and the margin there."""
+
+    share: tf.Tensor
+    margin: tf.Tensor
 
 
 class _Best(typing.NamedTuple):

@@ -44,7 +44,7 @@ class StraightThrough:
 
     >>> steps = lambda x: tf.round(4.0 * x) @ tf.constant([[1.0, -1.0], [-1.0, 1.0]])
     >>> x = tf.constant([[0.75, 0.25]])
-    >>> FGSM(0.25)(StraightThrough(steps), x, [0]).numpy().tolist()
+    >>> kr.attacks.FGSM(0.25)(StraightThrough(steps), x, [0]).numpy().tolist()
     [[0.5, 0.5]]
     """
 

@@ -32,7 +32,7 @@ class Transfer(Attack):
     >>> x = tf.constant([[0.5, 0.5]])
     >>> weights = tf.constant([[1.0, -1.0], [-2.0, 2.0]])
     >>> surrogate, model = lambda x: x @ weights, lambda x: tf.sign(x @ weights)
-    >>> Transfer(FGSM(0.25), surrogate)(model, x, [0]).numpy().tolist()
+    >>> Transfer(kr.attacks.FGSM(0.25), surrogate)(model, x, [0]).numpy().tolist()
     [[0.25, 0.75]]
     """
 

@@ -1,5 +1,7 @@
 """Steps onto linearised boundaries: as short as scipy's, and never out of the bounds."""
 
+import dataclasses
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust.attacks._boundary import nearest_boundary, shortest_step
 
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -64,7 +67,7 @@ def a_case(generator, n, bounds, scale):
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_no_solver_finds_a_shorter_step(rng, norm):
-    for trial in range(25):
+    for trial in range(12):
         bounds = [(0.0, 1.0), (-2.0, 3.0)][trial % 2]
         scale = 10.0 ** rng.uniform(-8, 6)
         x, normal, farthest, low, high = a_case(rng, int(rng.integers(2, 14)), bounds, scale)
@@ -153,3 +156,17 @@ def test_gradients_and_logits_that_are_not_finite_count_as_none():
     np.testing.assert_array_equal(rise, [0.0, 0.0])
     assert np.all(np.isfinite(normal))
     np.testing.assert_array_equal(normal[:, 0], [0.0, 0.0])
+
+
+def test_equal_logits_are_just_short_of_the_boundary():
+    weights = tf.constant([[1.0, -1.0]])
+    x = tf.constant([[0.0], [1.0]])
+
+    def model(x):
+        return x @ weights + [1.0, 1.0]
+
+    rise, _ = nearest_boundary(model, x, tf.constant([0, 0]), tf.constant([[1], [1]]), "l2")
+    np.testing.assert_allclose(rise, [1e-6, 2.0])
+    for attack in (kr.attacks.DeepFool(), kr.attacks.FAB(norm="l2", steps=5)):
+        x_adv = dataclasses.replace(attack, bounds=(-1.0, 1.0))(model, x, [0, 0]).numpy()
+        assert np.all((-0.01 < x_adv) & (x_adv < 0))

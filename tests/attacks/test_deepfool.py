@@ -22,8 +22,8 @@ def wrong(model, x, y):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("relaxation", [1.0, 0.5])
-def test_distance_to_the_boundaries_of_a_linear_model(linear, rng, norm, relaxation):
+@pytest.mark.parametrize(("relaxation", "most"), [(1.0, 1.0201), (0.5, 1.004)])
+def test_distance_to_the_boundaries_of_a_linear_model(linear, rng, norm, relaxation, most):
     model = linear(40, classes=4)
     x = rng.uniform(size=(16, 40)).astype("float32")
     y = np.argmax(model(x), axis=1)
@@ -36,7 +36,7 @@ def test_distance_to_the_boundaries_of_a_linear_model(linear, rng, norm, relaxat
         normals = np.float64(model.weights[:, others] - model.weights[:, y[row], None])
         gaps = logits[row, y[row]] - logits[row, others]
         exact = np.min(gaps / np.linalg.norm(normals, DUAL[norm], axis=0))
-        assert exact * (1 - 1e-4) <= found <= exact * 1.004
+        assert exact * (1 - 1e-4) <= found <= exact * most
 
 
 def test_bounds_do_not_take_the_step_back(rng):
@@ -46,7 +46,7 @@ def test_bounds_do_not_take_the_step_back(rng):
     x = np.full((1, 20), 0.4, "float32")
     x[:, :10] = 1.0
     x_adv = DeepFool(norm="linf")(lambda x: x @ weights + bias, x, [1]).numpy()
-    # 28 + ... : the sum of x is 14 and has to fall to 12; every entry can give 0.1.
+    # The sum of x is 14 and has to fall to 12: every entry gives 0.1.
     np.testing.assert_allclose(x - x_adv, 0.1, rtol=0.01)
     x_adv = DeepFool(norm="linf")(lambda x: x @ weights + [36.0, 0.0], x, [0]).numpy()
     # To 18, by the ten that have room.
@@ -66,7 +66,7 @@ def test_only_the_candidates_are_headed_for(rng):
     near = DeepFool(bounds=(-9.0, 9.0))(model, x, [0]).numpy()
     assert near[0, 0] == pytest.approx(1 / 50, rel=0.01)
     far = DeepFool(bounds=(-9.0, 9.0), candidates=2, relaxation=1.0)(model, x, [0]).numpy()
-    assert far[0, 0] == pytest.approx(1.0, rel=0.03)
+    assert far[0, 0] == pytest.approx(1.0, rel=0.021)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -102,11 +102,11 @@ def test_rows_that_cannot_be_fooled_or_are_wrong_come_back_as_they_are(linear, r
     narrow = DeepFool(bounds=(float(x.min()) - 1e-3, float(x.max()) + 1e-3), steps=1)
     far = [0.0, 1000.0]
     np.testing.assert_array_equal(narrow(lambda x: model(x) + far, x, [1] * 4), x)
-    flat = DeepFool(steps=5)(lambda x: tf.stack([1 + 0 * x[:, 0], 0 * x[:, 1]], 1), x, [0] * 4)
+    flat = DeepFool(steps=5)(lambda x: tf.stack([2 + 0 * x[:, 0], 0 * x[:, 1]], 1), x, [0] * 4)
     np.testing.assert_array_equal(flat, x)
 
 
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=10, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2"]),
     eps=st.one_of(st.none(), st.just(0.0), st.floats(1e-3, 3.0)),

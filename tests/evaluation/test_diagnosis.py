@@ -93,7 +93,7 @@ def test_random_model_is_exposed(masked_model, small_images, only):
     assert found["randomness"]["verdict"] == "suspicious"
     assert "eot=" in found["randomness"]["meaning"]
     assert len(found["randomness"]["numbers"]["accuracy"]) == 2
-    assert found["finite differences"]["verdict"] == "suspicious"
+    assert found["finite differences"]["verdict"] != "ok"
     for check, each in found.items():
         if each["verdict"] != "ok" and check != "randomness":
             assert "The model is random" in each["meaning"]

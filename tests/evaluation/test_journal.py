@@ -100,7 +100,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path):
 
 # What a killed process ran, and what goes on after it: the sleep gives time to kill it.
 SCRIPT = """
-import dataclasses, sys, time
+import dataclasses, signal, sys, time
 import numpy as np
 from keras_robust.attacks import PGD
 from keras_robust.evaluation import evaluate
@@ -110,6 +110,9 @@ class Linear:
         self.weights = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
     def __call__(self, x):
         return x @ self.weights
+
+# A test-suite that runs in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @dataclasses.dataclass(frozen=True)
 class Slow(PGD):
