@@ -94,12 +94,12 @@ class APGD(Ascent):
 
     @property
     def name(self):
-        loss = self.loss if isinstance(self.loss, str) else "own"
-        parts = ["APGD-T" if self.targets else f"APGD-{loss.upper() if loss != 'own' else loss}"]
+        loss = self.loss.upper() if isinstance(self.loss, str) else "own"
+        parts = ["APGD-T" if self.targets else f"APGD-{loss}"]
         parts += [f"x{self.restarts}"] if self.restarts > 1 else []
         parts += [self.norm] if self.norm != "linf" else []
         parts += [f"{self.steps} steps"] if self.steps != 100 else []
-        parts += [loss] if self.targets and loss != "dlr" else []
+        parts += [loss] if self.targets and self.loss != "dlr" else []
         parts += [f"eot {self.eot}"] if self.eot > 1 else []
         return " ".join(parts + (["targeted"] if self.targeted else []))
 

@@ -132,7 +132,9 @@ class LBFGS(Attack):
             return tf.ensure_shape(asked[0], [None]), tf.ensure_shape(asked[1], some_points)
 
         ones = tf.ones_like(target, tf.float32)
-        clean = _goal(self, model, y, target, least, ones)(x).climb
+        goal = _goal(self, model, y, target, least, ones)
+        # Not of an empty batch: oneDNN's fused convolutions give it the wrong shape.
+        clean = tf.cond(tf.size(target) > 0, lambda: goal(x).climb, lambda: ones)
         sharpness = _CLEAN_LOG_ODDS / tf.maximum(clean, 1e-6)
         some_points = [None, *x.shape[1:]]
         number = tf.numpy_function(functools.partial(begin, self), [x], tf.int64)

@@ -41,8 +41,13 @@ def worst_of(model, x, y, candidate, count: int) -> tf.Tensor:
     )
     rows = tf.where(~best.value.fooled)
     own = tf.gather_nd(x, rows)
-    stays = ask(own, tf.gather_nd(y, rows)).fooled
-    part = choose(stays, own, tf.gather_nd(best.delta, rows))
+
+    def left():
+        stays = ask(own, tf.gather_nd(y, rows)).fooled
+        return choose(stays, own, tf.gather_nd(best.delta, rows))
+
+    # Not of an empty batch: oneDNN's fused convolutions give it the wrong shape.
+    part = tf.cond(tf.size(rows) > 0, left, lambda: own)
     return tf.stop_gradient(tf.tensor_scatter_nd_update(best.delta, rows, part))
 
 

@@ -429,7 +429,7 @@ def test_names_tell_settings_apart():
         "APGD-CE",
         "APGD-DLR l2",
         "APGD-T",
-        "APGD-T 20 steps margin",
+        "APGD-T 20 steps MARGIN",
         "APGD-CE x5 eot 20",
         "APGD-own targeted",
     ]

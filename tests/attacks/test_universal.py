@@ -24,14 +24,19 @@ def wrong(model, x, y):
 @pytest.mark.parametrize("method", ["gradient", "deepfool"])
 def test_against_a_linear_model_it_is_the_best_direction(linear, rng, norm, eps, method):
     """All images are of one class, so that one direction is best for all of them."""
-    model = linear(30)
+    plain = linear(30)
     x = rng.uniform(0.3, 0.7, size=(200, 30)).astype("float32")
+    middle = np.mean(plain(x), axis=0)
+
+    def model(x):
+        return plain(x) - middle
+
     x = x[np.argmax(model(x), axis=1) == 0]
     assert len(x) >= 20
     attack = UniversalPerturbation(eps, norm=norm, method=method, epochs=3, batch_size=16)
     delta = attack.find(model, x[:20], np.zeros(20, int)).numpy()
     assert delta.shape == (1, 30) and sizes(delta, norm)[0] <= eps * (1 + 1e-6)
-    normal = model.weights[:, 1] - model.weights[:, 0]
+    normal = plain.weights[:, 1] - plain.weights[:, 0]
     best = np.sign(normal) if norm == "linf" else normal / np.linalg.norm(normal)
     if method == "gradient":
         np.testing.assert_allclose(delta[0], eps * best, atol=0.01 * eps)
@@ -51,7 +56,7 @@ def test_fools_images_that_it_was_not_made_for(cnn, blobs, rng):
         wrong(model, attack.apply(x[48:], 0.25 * rng.choice([-1, 1], (1, 6, 6, 1))), y[48:]).mean()
         for _ in range(5)
     ]
-    assert fooled > 0.5 and fooled > 2 * max(noise)
+    assert fooled > 0.5 and fooled > max(noise) + 0.2
 
 
 def test_a_call_adds_what_find_finds(cnn, blobs):
