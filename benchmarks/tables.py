@@ -139,7 +139,8 @@ def _times(row) -> str:
 
 def _all(name, render) -> str:
     paths = sorted((HERE / "results").glob(f"{name}_*.json"))
-    return "\n\n".join(render(json.loads(path.read_text())) for path in paths)
+    made = [render(json.loads(path.read_text())) for path in paths]
+    return "\n\n".join(made) or f"`{name}.py`: not measured yet in this form."
 
 
 def _span(spread) -> str:

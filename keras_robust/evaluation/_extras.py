@@ -30,7 +30,9 @@ def diagnosis_of(trial, name, attack) -> dict:
     artifact = trial.artifacts[name]
     found = trial.journal.once(
         ("diagnosis", repr(attack), name),
-        lambda: diagnose(artifact, trial.x, trial.y, attack, trial.seed, trial.say),
+        lambda: diagnose(
+            artifact, trial.x, trial.y, attack, trial.seed, trial.say, batch_size=trial.batch_size
+        ),
     )
     return {"diagnosis": found}
 
