@@ -1,11 +1,13 @@
 """Rules that hold for the whole package."""
 
 import ast
+import configparser
 import doctest
 import importlib
 import os
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -57,6 +59,23 @@ def test_heavy_and_optional_imports_stay_inside_functions():
         if name in LAZY
     ]
     assert not found, f"move these inside the function that uses them: {found}"
+
+
+def test_every_import_is_declared():
+    declared = configparser.ConfigParser()
+    declared.read(SOURCE.parent / "setup.cfg")
+    lines = declared["options"]["install_requires"], *declared["options.extras_require"].values()
+    projects = set(re.findall(r"^([A-Za-z0-9_-]+)", "\n".join(lines), re.MULTILINE))
+    modules = {name.lower().replace("-", "_") for name in projects}
+    # Known under another name, and what tensorflow brings along.
+    modules |= {"PIL", "ai_edge_litert", "keras_robust"} | sys.stdlib_module_names
+    found = {
+        f"{path.name}:{line} {name}"
+        for path in SOURCE.rglob("*.py")
+        for name, line in imports_of(path, top_level_only=False)
+        if name not in modules
+    }
+    assert not found, f"add these to setup.cfg: {sorted(found)}"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ _DECADES = 8
 _PRECISION = 1e-6
 # Halvings of the way back from an example to the boundary: to a thousandth of the distance.
 _HALVINGS = 10
+# Most inputs at work at a time, and most values in all of them: L-BFGS-B keeps 25 float64
+# numbers for each, a gigabyte in all.
+_LANES, _VALUES = 128, 5_000_000
 
 # Searches under way, by number: a graph passes numbers on, not objects.
 _searches = {}
@@ -22,7 +25,9 @@ _numbers = itertools.count()
 def begin(attack, x) -> np.int64:
     """Starts a search around each row of `x` and returns the number of all together."""
     number = next(_numbers)
-    _searches[number] = Lockstep([functools.partial(_nearest, attack, row) for row in x])
+    jobs = [functools.partial(_nearest, attack, row) for row in x]
+    lanes = max(1, min(_LANES, _VALUES // max(x[:1].size, 1)))
+    _searches[number] = Lockstep(jobs, lanes)
     return np.int64(number)
 
 
