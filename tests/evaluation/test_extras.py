@@ -14,7 +14,7 @@ def test_diagnosis_is_of_the_last_single_attack(inside, monkeypatch, tmp_path):
     model, x, y, _ = inside(count=8)
     asked = []
 
-    def diagnose(artifact, x, y, attack, seed, say):
+    def diagnose(artifact, x, y, attack, seed, say, *, batch_size):
         asked.append((artifact.name, len(x), attack, seed))
         return [FINDING]
 
