@@ -8,7 +8,19 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = ("analysis", "attacks", "compress", "data", "export", "losses", "training", "zoo")
+_MODULES = (
+    "analysis",
+    "attacks",
+    "compress",
+    "data",
+    "distribute",
+    "export",
+    "layers",
+    "losses",
+    "training",
+    "transfer",
+    "zoo",
+)
 _NAMES = {
     "AdversarialTraining": "training",
     "Report": "evaluation",

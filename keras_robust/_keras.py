@@ -71,19 +71,38 @@ def loss_of(trainer, x, y, y_pred, sample_weight):
     return trainer.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
 
 
-def apply_loss(trainer, tape, loss) -> None:
+def apply_loss(trainer, tape, loss, inputs=None):
     """One step of `trainer.optimizer` on `trainer.model` along the gradient of scalar `loss`.
 
     Call it after the tape's block; loss scaling of mixed precision is undone inside.
+
+    Returns:
+        The gradient with respect to `inputs`, which the tape watched, up to a positive factor
+        and from the same backward pass; None without `inputs`.
     """
     variables = trainer.model.trainable_variables
-    if LEGACY:
+    if LEGACY and inputs is None:
         trainer.optimizer.minimize(loss, variables, tape=tape)
-        return
+        return None
+    sources = variables if inputs is None else [*variables, inputs]
+    if LEGACY:
+        pairs = trainer.optimizer.compute_gradients(loss, sources, tape=tape)
+        trainer.optimizer.apply_gradients(pairs[: len(variables)])
+        return pairs[-1][0]
     with tape:
         loss = trainer.optimizer.scale_loss(loss)
-    gradients = tape.gradient(loss, variables)
-    trainer.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    gradients = tape.gradient(loss, sources)
+    pairs = zip(gradients[: len(variables)], variables, strict=True)
+    trainer.optimizer.apply_gradients(pairs)
+    return None if inputs is None else gradients[-1]
+
+
+def for_workers(logs: dict) -> dict:
+    """What a step returns: Keras 3 averages logs over several workers along axis 0."""
+    workers = tf.distribute.MultiWorkerMirroredStrategy
+    if LEGACY or not isinstance(tf.distribute.get_strategy(), workers):
+        return logs
+    return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
 def steps_taken(trainer) -> tf.Tensor:

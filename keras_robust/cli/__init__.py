@@ -17,12 +17,15 @@ def main(arguments=None) -> int:
     Returns:
         The exit code: 0 done, 1 failed while working, 2 wrong usage or input, 130 interrupted.
     """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser().parse_args(arguments)
     _choose_keras()
     # Only now: what a command imports starts TensorFlow.
     from keras_robust.cli import _commands
 
     try:
+        if getattr(options, "workers", 1) > 1 and not os.environ.get("TF_CONFIG"):
+            return _commands.launch(options, arguments)
         result = getattr(_commands, options.command)(options)
     except KeyboardInterrupt:
         print("keras-robust: interrupted", file=sys.stderr)

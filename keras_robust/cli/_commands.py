@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import sys
+import tempfile
 import warnings
 
 import keras_robust as kr
@@ -27,11 +29,31 @@ def demo(options) -> Result:
     return Result(report.to_dict(), text)
 
 
+def launch(options, arguments) -> int:
+    """Runs the command as `--workers` processes, of which the first prints the result."""
+    _check_train(options)
+    if options.resume is None:
+        say("Without --resume the workers start from nothing when one of them dies.")
+    command = [sys.executable, "-m", "keras_robust.cli", *arguments]
+    return kr.distribute.launch(command, options.workers, say=say)
+
+
 def train(options) -> Result:
     """Trains a new or given model and saves it."""
+    _check_train(options)
+    with kr.distribute.strategy(options.strategy).scope():
+        return _train(options)
+
+
+def _check_train(options):
     if options.out.suffix != ".keras":
         raise ValueError(f"--out must end in .keras, got {str(options.out)!r}.")
     check_writable(options.out, "--out")
+    if options.resume:
+        check_writable(options.resume / "state.npz", "--resume")
+
+
+def _train(options):
     data = _load(options)
     model = _model(options.model, data, options.seed)
     attack = _pgd(options)
@@ -52,15 +74,20 @@ def train(options) -> Result:
     )
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * steps)
     trainer.compile(keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=options.xla)
+    chief = kr.distribute.is_chief()
     history = trainer.fit(
-        data.train,
-        validation_data=data.test,
+        kr.distribute.shard_by_example(data.train),
+        validation_data=kr.distribute.shard_by_example(data.test),
         epochs=options.epochs,
         resume=options.resume,
         verbose=0,
-        callbacks=[EpochLines(options.epochs, say)],
+        callbacks=[EpochLines(options.epochs, say)] if chief else [],
     )
-    _save(model, options.out)
+    if chief:
+        _save(model, options.out)
+    else:  # Reading the variables may need every worker.
+        with tempfile.TemporaryDirectory() as folder:
+            _save(model, pathlib.Path(folder) / options.out.name)
     last = {name: values[-1] for name, values in history.history.items()}
     text = (
         f"{options.out}: clean accuracy {last['val_accuracy']:.1%}, {attack.name} at "

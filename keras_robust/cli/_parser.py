@@ -9,6 +9,10 @@ _TRAIN = """examples:
   keras-robust train --out robust.keras
   keras-robust train --data photos/ --model resnet18 --eps 0.0314 --epochs 30 --out robust.keras
   keras-robust train --eps 0.1 --epochs 20 --resume runs/1 --out robust.keras
+  keras-robust train --workers 2 --resume runs/2 --out robust.keras
+
+--batch-size is the global one, which all workers share. On a cluster run the same command on each
+machine with TF_CONFIG set, and --out and --resume on a disk that all of them see.
 """
 _EVALUATE = """examples:
   keras-robust evaluate robust.keras
@@ -82,6 +86,19 @@ def _train(parser):
     parser.add_argument("--xla", action="store_true", help="compile the step by XLA")
     parser.add_argument(
         "--resume", type=pathlib.Path, help="folder for the state of each epoch; goes on from it"
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "single", "mirrored", "multi_worker", "tpu"),
+        default="auto",
+        help="tf.distribute strategy (default auto: what TF_CONFIG, TPU_NAME and the GPUs say)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        help="processes on this machine that train together; when one dies all start again from "
+        "--resume (default 1)",
     )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the .keras file to write")
 

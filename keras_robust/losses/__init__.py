@@ -7,6 +7,26 @@ from keras_robust.losses._classification import (
     log_odds,
     margin,
 )
+from keras_robust.losses._gradients import gradient_penalty, misalignment, unit_rows
+from keras_robust.losses._mart import mart, misclassification, runner_up
+from keras_robust.losses._pairing import logit_pairing
+from keras_robust.losses._smoothing import LabelSmoothing, smooth
 from keras_robust.losses._trades import trades
 
-__all__ = ["cross_entropy", "dlr", "kl_divergence", "log_odds", "margin", "trades"]
+__all__ = [
+    "LabelSmoothing",
+    "cross_entropy",
+    "dlr",
+    "gradient_penalty",
+    "kl_divergence",
+    "log_odds",
+    "logit_pairing",
+    "margin",
+    "mart",
+    "misalignment",
+    "misclassification",
+    "runner_up",
+    "smooth",
+    "trades",
+    "unit_rows",
+]

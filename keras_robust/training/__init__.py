@@ -2,6 +2,8 @@
 
 from keras_robust.training import objectives
 from keras_robust.training._adversarial import AdversarialTraining
+from keras_robust.training._overfitting_guard import OverfittingGuard
 from keras_robust.training._ramp import Ramp
+from keras_robust.training._weight_average import WeightAverage
 
-__all__ = ["AdversarialTraining", "Ramp", "objectives"]
+__all__ = ["AdversarialTraining", "OverfittingGuard", "Ramp", "WeightAverage", "objectives"]

@@ -11,6 +11,7 @@ from keras_robust._checks import (
 from keras_robust._keras import (
     apply_loss,
     expects_probabilities,
+    for_workers,
     is_model,
     keras,
     loss_of,
@@ -19,7 +20,8 @@ from keras_robust._keras import (
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
-from keras_robust.training._data import check_data
+from keras_robust.training._carried import Carried
+from keras_robust.training._data import batch_rows, check_data
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resume import Resume
 from keras_robust.training.objectives import Madry, Objective, Step
@@ -93,6 +95,8 @@ class AdversarialTraining(keras.Model):
         self.validation_attack = validation_attack
         self.seed = seed
         self.built = model.built
+        self._examples = None
+        self._carried = None  # What a replaying objective carries from step to step.
         # Named "loss", it takes the place of the compiled one in the logs: that one would
         # hold the compiled part of the objective alone.
         self._loss_mean = keras.metrics.Mean(name="loss")
@@ -155,7 +159,8 @@ class AdversarialTraining(keras.Model):
             pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
             check_data(self.model, self.validation_attack.bounds, *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
-            self._create_variables(*examples)
+            self._create_variables(*(part[:2] for part in examples))
+        self._create_carried(examples, batch_rows(x, examples, *args[:1], **kwargs))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras 3 warns that it will not shuffle one.
         if resume is None:
@@ -165,9 +170,9 @@ class AdversarialTraining(keras.Model):
                 "`steps_per_epoch` must be None with `resume`: an epoch that ends inside the "
                 "dataset cannot be found again. Cut the dataset with take(steps)."
             )
-        state = Resume(resume, self, x)
         given = kwargs.pop("callbacks", None) or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
+        state = Resume(resume, self, x, given)
         start = max(state.restore(), kwargs.pop("initial_epoch", 0))
         history = super().fit(x, y, *args, callbacks=[*given, state], initial_epoch=start, **kwargs)
         history.history, history.epoch = state.history, state.numbers
@@ -182,23 +187,55 @@ class AdversarialTraining(keras.Model):
 
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""
-        self.built = True
-        self.optimizer.build(self.model.trainable_variables)
+        self.built, self._examples = True, (x, y)
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.model.trainable_variables)
         if self.distribute_strategy.num_replicas_in_sync == 1:
             logits = self.model(x, training=False)
             loss_of(self, x, y, logits, None)
             self.compute_metrics(x, y, logits, None)
             self.reset_metrics()
 
+    def _create_carried(self, examples, rows):
+        if not self.objective.carries or self._carried is not None:
+            return
+        if examples is None:
+            raise ValueError(
+                f"{self.objective!r} carries a perturbation for each row of a batch, and how many "
+                "there are cannot be seen in `x`. Give it arrays or a tf.data.Dataset."
+            )
+        self._carried = Carried(self.distribute_strategy, rows, examples[0].shape[1:])
+
+    def carried_variables(self) -> list:
+        """What the objective carries from step to step on this machine: part of a run's state."""
+        return [] if self._carried is None else self._carried.variables()
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras 3 under a strategy. It cannot look into a batch that is spread over workers.
+        if self._examples is not None:
+            iterator, data_batch = None, self._examples
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = check_images(x)
         assert_in_bounds(x, self.attack.bounds)
-        step = self._step()
+        for _ in range(self.objective.replays):
+            logs = self._train_once(x, y, sample_weight)
+        return for_workers(logs)
+
+    def _train_once(self, x, y, sample_weight):
+        """One step of the weights; the logs."""
+        carries = self.objective.carries
+        step = self._step(x)
         x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
+            if carries:
+                tape.watch(x_adv)
             outcome = self.objective.minimise(step, x, x_adv, y, sample_weight)
-        apply_loss(self, tape, outcome.loss)
+        gradient = apply_loss(self, tape, outcome.loss, x_adv if carries else None)
+        if carries:
+            self._carried.write(self.objective.carry(step, x, gradient))
         self._update(outcome.loss, _correct(outcome.adv_logits, y))
         return self.compute_metrics(x, y, outcome.logits, sample_weight)
 
@@ -211,13 +248,13 @@ class AdversarialTraining(keras.Model):
         x_adv = self.validation_attack(self.model, x, y, fold(as_seed(self.seed), -1))
         robust = _correct(call_logits(self.model, x_adv), y) & _correct(logits, y)
         self._update(loss, robust)
-        return self.compute_metrics(x, y, logits, sample_weight)
+        return for_workers(self.compute_metrics(x, y, logits, sample_weight))
 
     def save(self, filepath, *args, **kwargs):
         """Saves the trained `model`, which loads without keras_robust."""
         return self.model.save(filepath, *args, **kwargs)
 
-    def _step(self) -> Step:
+    def _step(self, x) -> Step:
         """This step's settings: a function of the seed, the step's number and the replica."""
         number = steps_taken(self)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -228,6 +265,7 @@ class AdversarialTraining(keras.Model):
             eps=self.attack.eps * scale,
             seed=fold(fold(as_seed(self.seed), number), replica),
             compiled_loss=lambda y, logits, weight: loss_of(self, None, y, logits, weight),
+            carried=self._carried.read(x) if self.objective.carries else None,
         )
 
     def _update(self, loss, robust):

@@ -13,7 +13,7 @@ def check_data(model, bounds, x, y, argument: str = "x"):
     else Keras takes (generators, sequences) is left to Keras, since looking would consume it.
 
     Returns:
-        Two examples `(x, y)`, or None where there was no look.
+        What was looked at, `(x, y)`: the arrays or the first batch; None where nothing was.
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None:
@@ -25,7 +25,22 @@ def check_data(model, bounds, x, y, argument: str = "x"):
     check_same_length(x, tf.convert_to_tensor(y))
     classes = check_logits(call_logits(model, x[:2]))
     check_labels(y, classes)
-    return x[:2], tf.convert_to_tensor(y)[:2]
+    return x, tf.convert_to_tensor(y)
+
+
+def batch_rows(x, looked_at, batch_size=None, **_) -> int | None:
+    """Size of the batches that `fit` makes of `x`, None where nothing was looked at.
+
+    Args:
+        x: what `fit` got.
+        looked_at: what `check_data` returned.
+        batch_size: as given to `fit`.
+    """
+    if looked_at is None:
+        return None
+    rows = int(looked_at[0].shape[0])
+    # 32 is Keras's default for arrays.
+    return rows if isinstance(x, tf.data.Dataset) else min(rows, batch_size or 32)
 
 
 def _first_batch(dataset, argument):

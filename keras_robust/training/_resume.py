@@ -1,5 +1,6 @@
 """The state of training on disk after each epoch, and back."""
 
+import abc
 import json
 import pathlib
 import warnings
@@ -16,6 +17,35 @@ from keras_robust._keras import (
     optimizer_variables,
     unsaved_randomness,
 )
+from keras_robust.distribute import is_chief
+
+
+class Remembering(keras.callbacks.Callback, abc.ABC):
+    """A callback whose variables are part of the state of a run.
+
+    Attributes:
+        created: its variables, None before training.
+    """
+
+    created: list[tf.Variable] | None = None
+
+    @abc.abstractmethod
+    def create_variables(self, trainer, model) -> list[tf.Variable]:
+        """Makes them; called once.
+
+        Args:
+            trainer: the model that `fit` is called on.
+            model: the model that it trains.
+        """
+
+    def variables_for(self, trainer) -> list[tf.Variable]:
+        """Its variables, made at the first call."""
+        if self.created is None:
+            self.created = self.create_variables(trainer, trainer.model)
+        return self.created
+
+    def on_train_begin(self, logs=None):
+        self.variables_for(self.model)
 
 
 class Resume(keras.callbacks.Callback):
@@ -28,9 +58,10 @@ class Resume(keras.callbacks.Callback):
         folder: created when missing; refused before training when it cannot be written.
         trainer: the compiled trainer.
         dataset: the `tf.data.Dataset` that `fit` is called with.
+        callbacks: those of `fit`; the variables of those that remember are kept too.
     """
 
-    def __init__(self, folder, trainer, dataset):
+    def __init__(self, folder, trainer, dataset, callbacks=()):
         super().__init__()
         if not isinstance(dataset, tf.data.Dataset):
             raise ValueError(
@@ -39,6 +70,9 @@ class Resume(keras.callbacks.Callback):
                 "tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(128)."
             )
         self.trainer, self.dataset = trainer, dataset
+        self.callbacks = [c for c in callbacks if isinstance(c, Remembering)]
+        # As `fit` found it: a callback may change what is trained with.
+        self.objective = repr(trainer.objective)
         self.path = pathlib.Path(folder) / "state.npz"
         # The number and the logs of each epoch done.
         self.epochs: list[tuple[int, dict]] = []
@@ -93,6 +127,8 @@ class Resume(keras.callbacks.Callback):
         # Not np.asarray, which a variable mirrored over several devices does not take.
         arrays = {place: tf.convert_to_tensor(value).numpy() for place, value in variables}
         meta = json.dumps({"run": self._run(), "epochs": self.epochs})
+        if not is_chief():
+            return
         with beside(self.path) as path:
             np.savez(path, meta=meta, **arrays)
 
@@ -103,7 +139,7 @@ class Resume(keras.callbacks.Callback):
         return {
             "keras": NAME.split()[0],
             "attack": repr(trainer.attack),
-            "objective": repr(trainer.objective),
+            "objective": self.objective,
             "eps_ramp": repr(trainer.eps_ramp),
             "seed": trainer.seed,
             "optimizer": type(trainer.optimizer).__name__,
@@ -114,4 +150,9 @@ class Resume(keras.callbacks.Callback):
         trainer = self.trainer
         named = {f"model_{i}": v for i, v in enumerate(trainer.model.variables)}
         optimizer = optimizer_variables(trainer.optimizer)
-        return named | {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
+        named |= {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
+        named |= {f"objective_{i}": v for i, v in enumerate(trainer.carried_variables())}
+        for number, callback in enumerate(self.callbacks):
+            own = callback.variables_for(trainer)
+            named |= {f"callback_{number}_{i}": v for i, v in enumerate(own)}
+        return named

@@ -17,7 +17,7 @@ class Madry(Objective):
     """
 
     def perturb(self, step, x, y):
-        return step.attack.perturb(step.attack.goal(step.model, y), x, step.seed, step.eps)
+        return step.attacked(x, y)
 
     def minimise(self, step, x, x_adv, y, sample_weight):
         logits = step.model(x_adv, training=True)

@@ -7,7 +7,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_robust.attacks import Ascent
+from keras_robust.attacks import Ascent, Ball
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Step:
         seed: int32 `(2,)`, different in every step and replica.
         compiled_loss: `(y, logits, sample_weight) -> scalar`, as given to `compile`, plus the
             model's regularisation losses.
+        carried: for an objective that `carries`, what it left behind, the shape of the inputs.
     """
 
     model: typing.Any
@@ -28,6 +29,16 @@ class Step:
     eps: float | tf.Tensor
     seed: tf.Tensor
     compiled_loss: collections.abc.Callable
+    carried: tf.Tensor | None = None
+
+    @property
+    def ball(self) -> Ball:
+        """The perturbations that the attack may use, at this step's radius."""
+        return Ball(self.attack.norm, self.eps, self.attack.bounds)
+
+    def attacked(self, x, y) -> tf.Tensor:
+        """The attack's own examples for the model as it is."""
+        return self.attack.perturb(self.attack.goal(self.model, y), x, self.seed, self.eps)
 
     def mean(self, values, sample_weight=None) -> tf.Tensor:
         """The mean of `(batch,)` losses, scaled so that the sum over replicas is the mean."""
@@ -53,6 +64,11 @@ class Outcome(typing.NamedTuple):
 class Objective(abc.ABC):
     """An objective: how the examples are found, and what is minimised on them."""
 
+    # Settings say otherwise: steps of the weights on each batch.
+    replays = 1
+    # Whether a perturbation is carried from step to step: `Carrying` says otherwise.
+    carries = False
+
     @abc.abstractmethod
     def perturb(self, step: Step, x, y) -> tf.Tensor:
         """The inner maximisation.
@@ -69,3 +85,46 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def minimise(self, step: Step, x, x_adv, y, sample_weight) -> Outcome:
         """The outer minimisation, recorded on the trainer's tape; `y` as `fit` got it."""
+
+
+class Carrying(Objective):
+    """An objective that carries a perturbation from step to step, zero at first.
+
+    The trainer holds it, one row for each of a batch; a shorter batch uses the first rows.
+    """
+
+    carries = True
+
+    @abc.abstractmethod
+    def carry(self, step: Step, x, gradient) -> tf.Tensor:
+        """What to carry on.
+
+        Args:
+            step: as `minimise` got it; `step.carried` is what was carried so far.
+            x: `(batch, ...)` float32, the clean inputs.
+            gradient: the gradient of the outcome's loss at the adversarial examples, up to a
+                positive factor, from the same backward pass as that of the weights.
+
+        Returns:
+            The shape of `x`.
+        """
+
+
+def check_inner(inner, outer: str) -> None:
+    """Raises unless `inner` is an objective that takes one step on each batch."""
+    if not isinstance(inner, Objective):
+        raise TypeError(
+            f"`inner` must be an objective such as kr.objectives.Madry(), got {inner!r}."
+        )
+    if inner.replays != 1 or inner.carries:
+        raise ValueError(
+            f"{outer} cannot be wrapped around {inner!r}, which replays its batches. Use for "
+            "instance inner=kr.objectives.Fast()."
+        )
+
+
+def check_weight(objective, name: str) -> None:
+    """Raises unless the setting `name` is a number >= 0."""
+    value = getattr(objective, name)
+    if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+        raise ValueError(f"`{name}` must be a finite number >= 0, got {name}={value!r}.")

@@ -1,0 +1,142 @@
+"""An average of the weights over training, evaluated beside the weights themselves."""
+
+import contextlib
+
+import tensorflow as tf
+
+from keras_robust._keras import keras
+from keras_robust.training._resume import Remembering
+
+
+class WeightAverage(Remembering):
+    """Averages the weights during `fit`, and logs the validation of both.
+
+    An exponential moving average (Gowal et al. 2020, https://arxiv.org/abs/2010.03593), or with
+    `decay=None` the mean of the weights at the end of each epoch (stochastic weight averaging,
+    Izmailov et al. 2018, https://arxiv.org/abs/1803.05407). Training itself is untouched: the
+    model holds its own weights, but inside `with average.applied():`, and after
+    `average.keep()`. BatchNorm's statistics are averaged like weights, or measured anew on
+    `batch_norm`. With `fit(resume=...)` the average is part of the state.
+
+    Args:
+        validation_data: what `evaluate` takes, `(x, y)` or a dataset; its logs for the average
+            are "val_average_accuracy" and the like. None logs nothing.
+        decay: of the moving average for each step, in [0, 1), lower at first:
+            `min(decay, (1 + n) / (10 + n))` at the n-th. None: equal weights for each epoch.
+        start: number of the first epoch that counts.
+        batch_norm: `tf.data.Dataset` of inputs, or of `(inputs, ...)`, on which the statistics
+            of the averaged model are measured; adversarial ones where it was trained on such.
+
+    Raises:
+        ValueError: a setting out of its range.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(eps=0.1))
+    >>> trainer.compile("sgd")
+    >>> x, y = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32"), np.arange(8) % 3
+    >>> average = kr.training.WeightAverage((x, y), decay=0.99)
+    >>> history = trainer.fit(x, y, callbacks=[average], verbose=0)
+    >>> sorted(history.history)
+    ['loss', 'robust_accuracy', 'val_average_loss', 'val_average_robust_accuracy']
+    >>> with average.applied():
+    ...     logits = model(x)
+    """
+
+    def __init__(self, validation_data=None, *, decay=0.999, start=0, batch_norm=None):
+        super().__init__()
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1), or None for the mean, got {decay!r}.")
+        if not isinstance(start, int) or start < 0:
+            raise ValueError(f"`start` must be an epoch's number >= 0, got start={start!r}.")
+        if batch_norm is not None and not isinstance(batch_norm, tf.data.Dataset):
+            raise ValueError(
+                "`batch_norm` must be a tf.data.Dataset of batches of inputs, got "
+                f"{type(batch_norm).__name__}."
+            )
+        self.validation_data, self.decay, self.start = validation_data, decay, start
+        self.batch_norm = batch_norm
+        self._counts = False
+
+    def create_variables(self, trainer, model):
+        self._trainer, self._trained = trainer, model
+        self._raw = [v for v in model.variables if tf.as_dtype(v.dtype).is_floating]
+        self._count = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._average = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in self._raw]
+        self._update = tf.function(self._add, autograph=False)
+        return [self._count, *self._average]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._counts = epoch >= self.start
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._counts and self.decay is not None:
+            self._update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._counts and self.decay is None:
+            self._update()
+        if self.validation_data is None or logs is None:
+            return
+        data = self.validation_data
+        data = data if isinstance(data, (tuple, list)) else (data,)
+        with self.applied():
+            found = self._trainer.evaluate(*data, verbose=0, return_dict=True)
+        logs.update({f"val_average_{name}": float(value) for name, value in found.items()})
+
+    @contextlib.contextmanager
+    def applied(self):
+        """The model holds the average inside, and its own weights again afterwards."""
+        variables = self._trained.variables
+        kept = [tf.convert_to_tensor(variable) for variable in variables]
+        self.keep()
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, kept):
+                variable.assign(value)
+
+    def keep(self):
+        """Puts the average into the model for good.
+
+        Raises:
+            ValueError: before `fit`.
+        """
+        if self.created is None:
+            raise ValueError("There is no average yet: give the callback to `fit` first.")
+        for variable, value in zip(self._raw, self._average):
+            variable.assign(value)
+        if self.batch_norm is not None:
+            _measure_statistics(self._trained, self.batch_norm)
+
+    def _add(self):
+        """Moves the average towards the weights; until the first count it is them."""
+        count = tf.cast(self._count, tf.float32)
+        share = 1.0 / (count + 1.0)
+        if self.decay is not None:
+            share = tf.maximum(1.0 - self.decay, 9.0 / (10.0 + count))
+        share = tf.where(count > 0, share, 1.0)
+        for average, variable in zip(self._average, self._raw):
+            way = tf.convert_to_tensor(variable) - average
+            average.assign_add(tf.cast(share, way.dtype) * way)
+        self._count.assign_add(1)
+
+
+def _measure_statistics(model, dataset) -> None:
+    """BatchNorm's moving statistics as their plain mean over the batches of `dataset`."""
+    kind = keras.layers.BatchNormalization
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    momenta = [layer.momentum for layer in norms]
+    statistics = {id(v) for layer in norms for v in layer.non_trainable_variables}
+    # The passes draw random numbers for dropout, and training must not notice.
+    others = [v for v in model.non_trainable_variables if id(v) not in statistics]
+    kept = [tf.convert_to_tensor(variable) for variable in others]
+    try:
+        for number, batch in enumerate(dataset):
+            for layer in norms:
+                layer.momentum = number / (number + 1.0)
+            model(batch[0] if isinstance(batch, tuple) else batch, training=True)
+    finally:
+        for layer, momentum in zip(norms, momenta):
+            layer.momentum = momentum
+        for variable, value in zip(others, kept):
+            variable.assign(value)

@@ -1,0 +1,43 @@
+"""Two logical CPUs and two worker processes train what one device trains."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_robust.distribute import launch
+
+SCRIPT = pathlib.Path(__file__).with_name("train_together.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    lines = []
+    for kind in ("single", "mirrored"):
+        subprocess.run([sys.executable, SCRIPT, kind, folder], check=True)
+    command = [sys.executable, str(SCRIPT)]
+    assert launch([*command, "multi_worker", str(folder)], restarts=0, say=lines.append) == 0
+    assert launch([*command, "killed", str(folder)], restarts=1, say=lines.append) == 0
+    found = {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+    return found, lines
+
+
+@pytest.mark.parametrize("objective", ["madry", "trades", "free"])
+@pytest.mark.parametrize("kind", ["mirrored", "multi_worker", "multi_worker-1"])
+def test_the_single_devices_weights_and_logs(trained, kind, objective):
+    found, _ = trained
+    single, other = found["single"], found[kind]
+    assert np.ptp(single[objective]) > 0.1
+    np.testing.assert_allclose(other[objective], single[objective], atol=2e-6)
+    logs = f"{objective}_logs"
+    np.testing.assert_allclose(other[logs], single[logs], atol=1e-5)
+
+
+def test_a_killed_worker_costs_an_epoch_at_most(trained):
+    found, lines = trained
+    assert any("Worker 1 ended with signal SIGKILL" in line for line in lines)
+    assert any("start again (restart 1 of 1)" in line for line in lines)
+    np.testing.assert_allclose(found["killed"]["madry"], found["single"]["madry"], atol=2e-6)

@@ -1,0 +1,96 @@
+"""What each process of `test_training.py` runs: three objectives on the same few images.
+
+    python train_together.py single|mirrored|multi_worker|killed FOLDER
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust import distribute
+
+KIND, FOLDER = sys.argv[1], pathlib.Path(sys.argv[2])
+if KIND == "mirrored":
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+# The workers connect before anything else of TensorFlow runs.
+STRATEGY = distribute.strategy("multi_worker" if KIND == "killed" else KIND)
+
+import keras_robust as kr  # noqa: E402
+from keras_robust._keras import keras  # noqa: E402
+
+
+class Patterned(kr.attacks.PGD):
+    """PGD whose start is a function of the input: the same wherever the row is trained on."""
+
+    def perturb(self, goal, x, seed, eps):
+        start = tf.clip_by_value(x + 0.5 * eps * tf.sin(1000.0 * x), 0.0, 1.0)
+        climb = kr.attacks.PGD(eps=self.eps, steps=self.steps, random_start=False)
+        return climb.perturb(goal, start, seed, eps / 2)
+
+
+class KillOnce(keras.callbacks.Callback):
+    """Kills worker 1 in its second epoch, once."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        mark = FOLDER / "killed"
+        second = len(list(FOLDER.glob("epoch*"))) > 0
+        if second and not distribute.is_chief() and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch_end(self, epoch, logs=None):
+        (FOLDER / f"epoch{epoch}").touch()
+
+
+def data(count):
+    generator = np.random.default_rng(0)
+    x = generator.uniform(size=(count, 6, 6, 1)).astype("float32")
+    y = (np.arange(count) % 3).astype("int32")
+    return distribute.shard_by_example(tf.data.Dataset.from_tensor_slices((x, y)).batch(16))
+
+
+def network():
+    start = [keras.initializers.GlorotUniform(seed=seed) for seed in (0, 1)]
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=start[0])(inputs)
+    x = keras.layers.BatchNormalization(trainable=False)(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, kernel_initializer=start[1])(x))
+
+
+def train(objective, attack, **fit):
+    with STRATEGY.scope():
+        model = network()
+        trainer = kr.AdversarialTraining(model, attack, objective)
+        trainer.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
+    # The last batch is smaller and splits evenly. But what Free carries is kept by row and
+    # replica, so that in a smaller batch other rows meet it.
+    rows = data(32 if isinstance(objective, kr.objectives.Free) else 36)
+    history = trainer.fit(rows, validation_data=rows, epochs=2, verbose=0, **fit)
+    weights = np.concatenate([np.ravel(value) for value in model.get_weights()])
+    return weights, [values for _, values in sorted(history.history.items())]
+
+
+def main():
+    plain = kr.attacks.PGD(eps=0.1, steps=2, random_start=False)
+    todo = {
+        "madry": (kr.objectives.Madry(), plain),
+        "trades": (kr.objectives.TRADES(), Patterned(eps=0.1, steps=2)),
+        "free": (kr.objectives.Free(replays=2), plain),
+    }
+    found = {}
+    for name in ["madry"] if KIND == "killed" else todo:
+        settings = {}
+        if KIND == "killed":
+            settings = {"resume": FOLDER / "state", "callbacks": [KillOnce()]}
+        found[name], found[f"{name}_logs"] = train(*todo[name], **settings)
+    task = "" if distribute.is_chief() else "-1"
+    np.savez(FOLDER / f"{KIND}{task}.npz", **found)
+
+
+main()

@@ -1,0 +1,78 @@
+"""Fast: one step in closed form, and gradient alignment."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._seed import fold
+from keras_robust.training.objectives import Fast
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_is_one_long_step_of_pgd_in_the_attacks_ball(net, batch, step_for, norm):
+    x, _, y, _ = batch
+    step = step_for(net, kr.attacks.PGD(0.1, norm=norm, steps=7), seed=3)
+    found = Fast().perturb(step, tf.constant(x), tf.constant(y, tf.int32))
+    one = kr.attacks.PGD(0.1, norm=norm, steps=1, step_size=0.125, keep_best=False)
+    np.testing.assert_allclose(found, one(net, x, y, seed=3), atol=1e-6)
+
+
+def test_without_random_start_is_fgsm(net, batch, step_for):
+    x, _, y, _ = batch
+    fast = Fast(alpha=1.0, random_start=False)
+    found = fast.perturb(step_for(net), tf.constant(x), tf.constant(y, tf.int32))
+    np.testing.assert_allclose(found, kr.attacks.FGSM(0.1)(net, x, y), atol=1e-6)
+
+
+def test_short_step_from_a_random_start_in_numpy(linear_net, step_for, rng):
+    """The sign of a linear model's gradient is that of a difference of its weights."""
+    x = rng.uniform(0.2, 0.8, size=(4, 5)).astype("float32")
+    step = step_for(linear_net, seed=9)
+    found = Fast(alpha=0.5).perturb(step, tf.constant(x), tf.constant([0, 1, 0, 1]))
+    start = step.ball.random(tf.constant(x), fold(tf.constant([9, 0]), 0)).numpy()
+    way = np.sign(linear_net.w.numpy() @ [-1, 1]) * np.array([[1], [-1], [1], [-1]])
+    np.testing.assert_allclose(found, x + np.clip(start + 0.05 * way, -0.1, 0.1), atol=1e-6)
+
+
+def test_gradient_alignment_in_numpy(net, batch, step_for):
+    x, x_adv, y, weight = batch
+    step = step_for(net, seed=2)
+    with_it = Fast(grad_align=0.5).minimise(step, tf.constant(x), x_adv, y, weight).loss
+    without = Fast().minimise(step, tf.constant(x), x_adv, y, weight).loss
+    start = x + step.ball.random(tf.constant(x), fold(step.seed, 1)).numpy()
+
+    def gradients(points):
+        points = tf.constant(points, tf.float64)
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            values = kr.losses.cross_entropy(y, net(points))
+        return tape.gradient(values, points).numpy()
+
+    here, there = gradients(x), gradients(start)
+    lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
+    expected = 0.5 * np.mean(weight * (1 - np.sum(here * there, axis=1) / lengths))
+    np.testing.assert_allclose(with_it - without, expected, rtol=1e-4)
+
+
+def test_gradient_alignment_differentiates(net, batch, step_for, check_gradient):
+    """In float32 inside, as attacks are, hence the width and the tolerance."""
+    x, x_adv, y, _ = batch
+    step, objective = step_for(net), Fast(grad_align=1.0)
+    check_gradient(
+        net.trainable_variables,
+        lambda: objective.minimise(step, tf.constant(x), x_adv, y, None).loss,
+        width=1e-2,
+        tolerance=2e-3,
+    )
+
+
+@pytest.mark.parametrize("name", ["alpha", "grad_align"])
+def test_negative_settings_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be a finite number >= 0, got {name}=-1"):
+        Fast(**{name: -1})
+
+
+def test_no_step_is_refused():
+    with pytest.raises(ValueError, match="`alpha` must be > 0 in units of eps"):
+        Fast(alpha=0)
