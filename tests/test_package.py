@@ -20,7 +20,14 @@ from keras_robust._keras import LEGACY, keras
 
 SOURCE = pathlib.Path(kr.__file__).parent
 # Imported inside the functions that need them.
-LAZY = {"tensorflow_model_optimization", "tensorflow_datasets", "matplotlib", "PIL", "scipy"}
+LAZY = {
+    "tensorflow_model_optimization",
+    "tensorflow_datasets",
+    "matplotlib",
+    "PIL",
+    "scipy",
+    "sklearn",
+}
 MODULES = sorted(
     name
     for _, name, _ in pkgutil.walk_packages(kr.__path__, "keras_robust.")
@@ -68,7 +75,7 @@ def test_every_import_is_declared():
     projects = set(re.findall(r"^([A-Za-z0-9_-]+)", "\n".join(lines), re.MULTILINE))
     modules = {name.lower().replace("-", "_") for name in projects}
     # Known under another name, and what tensorflow brings along.
-    modules |= {"PIL", "ai_edge_litert", "keras_robust"} | sys.stdlib_module_names
+    modules |= {"PIL", "ai_edge_litert", "keras_robust", "sklearn"} | sys.stdlib_module_names
     found = {
         f"{path.name}:{line} {name}"
         for path in SOURCE.rglob("*.py")
@@ -83,9 +90,11 @@ def test_every_import_is_declared():
     [
         ("losses", {"attacks", "training", "compress", "evaluation", "export", "cli", "zoo"}),
         ("attacks", {"training", "compress", "evaluation", "export", "cli", "zoo"}),
+        ("layers", {"attacks", "training", "compress", "evaluation", "export", "cli", "zoo"}),
         ("training", {"compress", "evaluation", "export", "cli", "zoo"}),
         ("compress", {"evaluation", "export", "cli"}),
-        ("analysis", {"evaluation", "export", "cli"}),
+        ("analysis", {"transfer", "evaluation", "export", "cli"}),
+        ("transfer", {"evaluation", "export", "cli", "zoo"}),
         ("export", {"evaluation", "cli"}),
         ("evaluation", {"cli"}),
     ],

@@ -5,12 +5,20 @@ from keras_robust.analysis._minimum_distortion import (
     minimum_distortion,
     random_targets,
 )
+from keras_robust.analysis._stability import NoiseStability, noise_stability, plot_stability
 from keras_robust.analysis._transfer import TransferMatrix, transfer_matrix
+from keras_robust.analysis._variance import VarianceRatio, plot_variance, variance_ratio
 
 __all__ = [
     "Distortions",
+    "NoiseStability",
     "TransferMatrix",
+    "VarianceRatio",
     "minimum_distortion",
+    "noise_stability",
+    "plot_stability",
+    "plot_variance",
     "random_targets",
     "transfer_matrix",
+    "variance_ratio",
 ]

@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 
 from keras_robust.bridge._kerases import Kerases
+from keras_robust.layers import counterpart
 
 # Keyword arguments that a layer takes beyond those that its __init__ names.
 BASE = {"name", "dtype", "activity_regularizer"}
@@ -58,6 +59,9 @@ def target_class(layer, kerases: Kerases):
                 "replace it by layers that both have",
             )
         return found
+    own = counterpart(cls, kerases.target)
+    if own is not None:
+        return own
     name = kerases.source.saving.get_registered_name(cls)
     found = kerases.target.saving.get_registered_object(name)
     if found is None or found is cls:

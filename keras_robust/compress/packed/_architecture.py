@@ -1,0 +1,102 @@
+"""A model without its weights: what Keras says of it, as few bytes, and back."""
+
+import json
+import zlib
+
+from keras_robust._keras import LEGACY, keras
+from keras_robust.bridge import from_keras3, to_keras3
+from keras_robust.bridge._kerases import keras_3, tf_keras
+from keras_robust.compress.packed._bytes import Damaged
+
+# What the Kerases write again and again: a text to refer back to. Part of the file format.
+_COMMON = json.dumps(
+    {
+        "pool_size": [2, 2],
+        "activation": "linear",
+        "beta_initializer": {
+            "module": "keras.initializers",
+            "class_name": "Zeros",
+            "config": {},
+            "registered_name": None,
+        },
+        "momentum": 0.99,
+        "epsilon": 0.001,
+        "groups": 1,
+    },
+    separators=(",", ":"),
+).encode()
+_MOST_BYTES = 1 << 26
+
+
+def serialize(model) -> bytes:
+    """The architecture of `model`; raises `ValueError` naming a layer that cannot be rebuilt."""
+    check(model)
+    description = keras.saving.serialize_keras_object(model)
+    for key in ("compile_config", "build_config"):
+        description.pop(key, None)
+    text = json.dumps(description, separators=(",", ":"), sort_keys=True).encode()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=_COMMON)
+    return bytes([LEGACY]) + packer.compress(text) + packer.flush()
+
+
+def check(model) -> None:
+    """Raises `ValueError`, naming the layer, when `model` could not be built from its config."""
+    kind = type(model).__name__
+    if kind not in ("Sequential", "Functional"):
+        raise ValueError(
+            f"`model` {model.name!r} is a subclassed model ({kind}), of which no file can tell how "
+            "it is built. Build it with the functional API: keras.Model(inputs, outputs)."
+        )
+    if not model.built or not model.inputs:
+        raise ValueError(
+            f"`model` {model.name!r} has no weights yet. Build it first, for instance with an "
+            "Input as its first layer."
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            check(layer)
+            continue
+        try:
+            text = json.dumps(keras.saving.serialize_keras_object(layer))
+            keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
+        except Exception as error:  # Keras and a layer's own code raise what they like.
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) of `model` cannot be built from "
+                "its config: register it with keras.saving.register_keras_serializable, and let "
+                f"get_config return all its arguments; Lambda layers cannot be packed. ({error})"
+            ) from error
+
+
+def rebuild(content: bytes):
+    """The model of the Keras that wrote the architecture, its weights not yet set."""
+    legacy, text = bool(content[0]), _inflate(content[1:])
+    package = tf_keras() if legacy else keras_3()
+    try:
+        description = json.loads(text)
+        model = package.saving.deserialize_keras_object(description, safe_mode=True)
+        if not isinstance(model, package.Model):
+            raise ValueError(f"it is a {type(model).__name__}, no model")
+    except Exception as error:
+        raise ValueError(
+            f"its architecture, of {'tf_keras' if legacy else 'Keras 3'}, cannot be built: "
+            f"{str(error).strip()[:500]}. Import the code of its own layers first"
+        ) from error
+    return model
+
+
+def for_this_keras(model, legacy: bool):
+    """`model` itself, or rebuilt for the Keras that runs."""
+    if legacy == LEGACY:
+        return model
+    return to_keras3(model) if legacy else from_keras3(model)
+
+
+def _inflate(content: bytes) -> bytes:
+    unpacker = zlib.decompressobj(-15, zdict=_COMMON)
+    try:
+        text = unpacker.decompress(content, _MOST_BYTES)
+    except zlib.error as error:
+        raise Damaged(f"its architecture cannot be read ({error})") from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise Damaged("its architecture does not end where it should")
+    return text

@@ -1,0 +1,187 @@
+"""A model in one small file, and back: architecture, weights, checksum."""
+
+import math
+import pathlib
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust._files import beside, check_writable
+from keras_robust._keras import check_model, is_model
+from keras_robust.compress.packed import _architecture, _tensor
+from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
+
+MAGIC = b"\x89KRZ"  # No text begins with such a byte.
+VERSION = 1
+_MOST_WEIGHTS = 1 << 31
+
+
+def pack(model, path, *, vectors: str = "float32") -> int:
+    """Writes a model into one file as small as its weights allow, without loss.
+
+    Each weight is coded bit for bit in the way that is smallest for it: a codebook and
+    arithmetic-coded indices where it has few different values (pruned, clustered, binary), else
+    its bytes, entropy-coded. Nothing is rounded: make the weights few with `Prune` and `Cluster`
+    first. The same model gives the same bytes.
+
+    Args:
+        model: a built Sequential or functional model.
+        path: where the file goes; replaced when it exists, and left alone on any error.
+        vectors: "float32", or "float16" to round the float32 weights with a single axis (biases,
+            BatchNormalization) to half precision, which is no longer lossless.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        TypeError: not a model of the Keras that runs.
+        ValueError: a layer that cannot be built from its config, by name; a path that cannot be
+            written; a weight too large for float16.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> pack(model, "model.krz") < 700
+    True
+    >>> bool(np.all(unpack("model.krz").get_weights()[0] == model.get_weights()[0]))
+    True
+    """
+    content = b"".join(assemble(model, vectors)[0])
+    check_writable(path, "path")
+    with beside(path) as temporary:
+        temporary.write_bytes(content)
+    return len(content)
+
+
+def assemble(model, vectors: str = "float32"):
+    """The parts of the file, in order, and the weights as stored: see `weights_of`.
+
+    The parts are the start with the architecture, one a weight, and the checksum.
+    """
+    check_model(model)
+    if not is_model(model):
+        raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
+    if vectors not in ("float32", "float16"):
+        raise ValueError(f'`vectors` must be "float32" or "float16", got {vectors!r}.')
+    start = MAGIC + bytes([VERSION]) + piece(_architecture.serialize(model))
+    weights = [
+        (layer, name, _rounded(value, layer, vectors)) for layer, name, value in named(model)
+    ]
+    parts = [start + varint(len(weights))]
+    for _, _, value in weights:
+        kind = value.dtype.name.encode()
+        header = piece(kind) + bytes([value.ndim]) + b"".join(map(varint, value.shape))
+        parts.append(header + piece(_tensor.encode(value)))
+    parts.append(zlib.crc32(b"".join(parts)).to_bytes(4, "little"))
+    return parts, weights
+
+
+def named(model) -> list[tuple[str, str, np.ndarray]]:
+    """Layer name, weight name and value of each of `model.weights`, in that order."""
+    places = {}
+    for layer in flat_layers(model):
+        for weight in layer.weights:
+            places.setdefault(id(weight), layer.name)
+    return [
+        (places[id(w)], w.name.rpartition("/")[2].partition(":")[0], np.asarray(w.numpy()))
+        for w in model.weights
+    ]
+
+
+def flat_layers(model):
+    """The layers of a model and of those inside it."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from flat_layers(layer)
+        else:
+            yield layer
+
+
+def _rounded(value, layer, vectors):
+    if vectors == "float32" or value.dtype != np.float32 or value.ndim > 1:
+        return value
+    with np.errstate(over="ignore"):
+        half = value.astype(np.float16).astype(np.float32)
+    if np.any(np.isinf(half) & np.isfinite(value)):
+        raise ValueError(
+            f"Layer {layer!r} has a weight of {np.abs(value).max():g}, too large for "
+            'vectors="float16". Leave that out.'
+        )
+    return half
+
+
+def unpack(path):
+    """The model in a file that `pack` wrote, its weights bit for bit as they were.
+
+    The Keras that runs need not be the one that packed it: the model is then rebuilt as by
+    `kr.from_keras3` or `kr.to_keras3`. It is not compiled. No code in a file is ever run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A model of the Keras that runs.
+
+    Raises:
+        ValueError: missing, damaged, of another kind or a later version; names the path.
+    """
+    path = pathlib.Path(path)
+    try:
+        architecture, weights, _ = read(path)
+        model = _architecture.rebuild(architecture)
+        shapes = [tuple(w.shape) for w in model.weights]
+        if shapes != [value.shape for value in weights]:
+            raise Damaged(
+                f"its architecture has weights of shapes {shapes}, it holds "
+                f"{[value.shape for value in weights]}"
+            )
+        for variable, value in zip(model.weights, weights, strict=True):
+            variable.assign(value)
+        return _architecture.for_this_keras(model, bool(architecture[0]))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be unpacked: {error}.") from error
+
+
+def read(path: pathlib.Path):
+    """Architecture, weights, and bytes on disk of each weight; raises `Damaged`."""
+    if not path.is_file():
+        raise Damaged("it is a folder" if path.is_dir() else "there is no such file")
+    content = path.read_bytes()
+    if content[:4] != MAGIC:
+        raise Damaged("it is no file of kr.compress.pack")
+    if len(content) < 10:
+        raise Damaged("it is cut short")
+    if content[4] != VERSION:
+        raise Damaged(
+            f"it has version {content[4]} of the format, this keras_robust reads {VERSION}. Update "
+            "keras_robust"
+        )
+    if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise Damaged("its checksum is wrong: it is cut short or was altered. Copy it again")
+    reader = Reader(content[5:-4])
+    architecture = reader.piece()
+    weights, sizes, total = [], [], 0
+    for _ in range(reader.number()):
+        before = reader.left
+        name = reader.piece().decode("ascii", "replace")
+        shape = tuple(reader.number() for _ in range(reader.byte()))
+        total += math.prod(shape)
+        if total > _MOST_WEIGHTS:
+            raise Damaged(f"it announces {total:,} weights")
+        coded = reader.piece()
+        try:
+            weights.append(_tensor.decode(coded, _dtype(name), shape))
+        except Damaged as error:
+            raise Damaged(f"weight {len(weights)}: {error}") from error
+        sizes.append(before - reader.left)
+    reader.end()
+    return architecture, weights, sizes
+
+
+def _dtype(name: str) -> np.dtype:
+    try:
+        dtype = tf.as_dtype(name)
+    except TypeError:
+        raise Damaged(f"a weight has the unknown dtype {name!r}") from None
+    if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
+        raise Damaged(f"a weight has the dtype {name!r}")
+    return np.dtype(dtype.as_numpy_dtype)

@@ -1,0 +1,229 @@
+"""One weight, bit for bit: as a codebook and indices where it has few values, else by bytes.
+
+Everything works on the bits of the numbers, so that NaN, infinities and -0.0 come back as they
+were. Whatever is smallest is taken; the first byte says what it is.
+"""
+
+import math
+
+import numpy as np
+
+from keras_robust.compress.packed import _context, _rans
+from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
+
+_BYTES, _HALF, _CODEBOOK, _SPARSE = range(4)
+_SYMBOLS, _GAPS, _CONTEXT = range(3)
+_WIDEST_GAP = 255
+# Contexts take a microsecond and more a weight.
+_MOST_FOR_CONTEXT = 1 << 22
+# The share of zeros from which weights of many values are written as places and values.
+_SPARSE_FROM = 0.1
+
+
+def encode(values: np.ndarray) -> bytes:
+    """`values` of any dtype and shape; neither of the two is written."""
+    if values.size == 0:
+        return bytes([_BYTES]) + _planes(_bits(values))
+    bits = _bits(values)
+    candidates = [bytes([_BYTES]) + _planes(bits)]
+    half = _as_half(values)
+    if half is not None:
+        candidates.append(bytes([_HALF]) + _planes(half))
+    book, indices = np.unique(_ordered(bits, values.dtype), return_inverse=True)
+    if book.size <= min(_rans.MOST_SYMBOLS, max(1, values.size // 2)):
+        # Values in order, so that neighbours in the codebook are neighbours in value.
+        entries = _unordered(book, values.dtype)
+        half = _as_half(entries.view(values.dtype))
+        stored = bytes([half is not None]) + _planes(entries if half is None else half)
+        indices = indices.reshape(_matrix(values.shape)).astype(np.int64)
+        body = _indices(indices, book.size)
+        candidates.append(bytes([_CODEBOOK]) + varint(book.size - 1) + stored + body)
+    elif np.mean(bits == 0) > _SPARSE_FROM:
+        places = (bits != 0).astype(np.int64)
+        where = _indices(places.reshape(_matrix(values.shape)), 2)
+        rest = encode(values.reshape(-1)[places == 1])
+        candidates.append(bytes([_SPARSE]) + piece(where) + rest)
+    return min(candidates, key=len)
+
+
+def decode(content: bytes, dtype: np.dtype, shape: tuple) -> np.ndarray:
+    """What was encoded; raises `Damaged` when `content` is nothing of that dtype and shape."""
+    reader, size = Reader(content), math.prod(shape)
+    kind = reader.byte()
+    unsigned = _unsigned(dtype)
+    if kind == _BYTES:
+        values = _read_planes(reader, size, unsigned).view(dtype)
+    elif kind == _HALF:
+        values = _from_half(_read_planes(reader, size, np.dtype(np.uint16)), dtype)
+    elif kind == _SPARSE:
+        inner = Reader(reader.piece())
+        places = _read_indices(inner, _matrix(shape), 2)
+        inner.end()
+        rest = decode(reader.take(reader.left), dtype, (int(places.sum()),))
+        values = np.zeros(size, dtype)
+        values[places == 1] = rest
+    elif kind == _CODEBOOK:
+        count = reader.number() + 1
+        if count > max(1, size // 2):
+            raise Damaged(f"a codebook of {count} entries for {size} weights")
+        if reader.byte():
+            book = _from_half(_read_planes(reader, count, np.dtype(np.uint16)), dtype)
+        else:
+            book = _read_planes(reader, count, unsigned).view(dtype)
+        values = book[_read_indices(reader, _matrix(shape), count)]
+    else:
+        raise Damaged(f"a weight is coded in the unknown way {kind}")
+    reader.end()
+    return values.reshape(shape)
+
+
+def _unsigned(dtype) -> np.dtype:
+    return np.dtype(f"u{np.dtype(dtype).itemsize}")
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values).reshape(-1).view(_unsigned(values.dtype))
+
+
+def _ordered(bits: np.ndarray, dtype) -> np.ndarray:
+    """Bits whose order is that of the numbers they stand for: -0.0 before 0.0, NaN at the ends."""
+    sign = bits.dtype.type(1) << bits.dtype.type(8 * bits.itemsize - 1)
+    if np.dtype(dtype).kind in "ub":
+        return bits
+    if np.dtype(dtype).kind == "i":
+        return bits ^ sign
+    return np.where(bits & sign, ~bits, bits | sign)
+
+
+def _unordered(keys: np.ndarray, dtype) -> np.ndarray:
+    sign = keys.dtype.type(1) << keys.dtype.type(8 * keys.itemsize - 1)
+    if np.dtype(dtype).kind in "ub":
+        return keys
+    if np.dtype(dtype).kind == "i":
+        return keys ^ sign
+    return np.where(keys & sign, keys ^ sign, ~keys)
+
+
+def _as_half(values: np.ndarray):
+    """The bits of `values` as float16, None where that changes any."""
+    if values.dtype != np.float32:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = values.reshape(-1).astype(np.float16)
+        same = np.array_equal(_bits(half.astype(np.float32)), _bits(values))
+    return half.view(np.uint16) if same else None
+
+
+def _from_half(bits: np.ndarray, dtype) -> np.ndarray:
+    if dtype != np.float32:
+        raise Damaged(f"weights of dtype {np.dtype(dtype).name} stored as float16")
+    return bits.view(np.float16).astype(np.float32)
+
+
+def _matrix(shape: tuple) -> tuple[int, int]:
+    """Inputs by outputs; a depthwise kernel's last axes are one."""
+    if len(shape) < 2:
+        return 1, math.prod(shape)
+    if shape[-1] == 1:
+        return math.prod(shape[:-2]), shape[-2]
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def _planes(bits: np.ndarray) -> bytes:
+    """The first bytes of all numbers, then the second ones: exponents have an entropy of their own."""
+    little = bits.astype(bits.dtype.newbyteorder("<"))
+    out = b""
+    for plane in little.view(np.uint8).reshape(-1, bits.itemsize).T:
+        coded = _rans.encode(plane.astype(np.int64), int(plane.max(initial=0)) + 1)
+        raw = plane.tobytes()
+        if len(coded) + 1 < len(raw):
+            out += bytes([1, int(plane.max())]) + coded
+        else:
+            out += b"\0" + raw
+    return out
+
+
+def _read_planes(reader: Reader, count: int, dtype) -> np.ndarray:
+    planes = []
+    for _ in range(dtype.itemsize):
+        if reader.byte():
+            alphabet = reader.byte() + 1
+            planes.append(_rans.decode(reader, count, alphabet).astype(np.uint8))
+        else:
+            planes.append(reader.array(np.uint8, count))
+    little = np.stack(planes, -1).reshape(-1).view(dtype.newbyteorder("<"))
+    return little.astype(dtype)
+
+
+def _indices(indices: np.ndarray, alphabet: int) -> bytes:
+    """Indices `(rows, columns)` by the smallest of the three ways."""
+    if alphabet == 1:
+        return b""
+    flat = indices.reshape(-1)
+    zero = int(np.bincount(flat).argmax())
+    candidates = [
+        bytes([_SYMBOLS]) + _rans.encode(flat, alphabet),
+        bytes([_GAPS]) + _gaps(flat, alphabet, zero),
+    ]
+    if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_CONTEXT:
+        for apart in (0, 1):
+            given = zero if apart else None
+            coded = _context.encode(indices, alphabet, given)
+            candidates.append(bytes([_CONTEXT]) + varint(zero + 1 if apart else 0) + coded)
+    return min(candidates, key=len)
+
+
+def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
+    size = shape[0] * shape[1]
+    if alphabet == 1:
+        return np.zeros(size, np.int64)
+    way = reader.byte()
+    if way == _SYMBOLS:
+        return _rans.decode(reader, size, alphabet)
+    if way == _GAPS:
+        return _read_gaps(reader, size, alphabet)
+    if way != _CONTEXT:
+        raise Damaged(f"indices are coded in the unknown way {way}")
+    zero = reader.number()
+    if zero > alphabet:
+        raise Damaged(f"the zero is entry {zero - 1} of {alphabet}")
+    content = reader.take(reader.left)
+    indices = _context.decode(content, shape, alphabet, zero - 1 if zero else None)
+    return indices.reshape(-1)
+
+
+def _gaps(flat: np.ndarray, alphabet: int, zero: int) -> bytes:
+    """Runs of the zero before each other index, as in Deep Compression, and these."""
+    places = np.flatnonzero(flat != zero)
+    runs = np.diff(places, prepend=-1) - 1
+    # A run that is too long is cut: the widest gap stands for that many zeros, and no weight.
+    cuts = runs // _WIDEST_GAP
+    gaps = np.full(places.size + int(cuts.sum()), _WIDEST_GAP, np.int64)
+    gaps[np.arange(places.size) + np.cumsum(cuts)] = runs % _WIDEST_GAP
+    symbols = flat[places]
+    symbols = symbols - (symbols > zero)
+    most = int(gaps.max(initial=0))
+    return (
+        varint(zero)
+        + varint(gaps.size)
+        + bytes([most])
+        + piece(_rans.encode(gaps, most + 1))
+        + _rans.encode(symbols, alphabet - 1)
+    )
+
+
+def _read_gaps(reader: Reader, size: int, alphabet: int) -> np.ndarray:
+    zero, count, most = reader.number(), reader.number(), reader.byte()
+    if zero >= alphabet or count > size:
+        raise Damaged(f"{count} gaps in {size} weights, the zero entry {zero} of {alphabet}")
+    inner = Reader(reader.piece())
+    gaps = _rans.decode(inner, count, most + 1)
+    inner.end()
+    weight = gaps < _WIDEST_GAP
+    places = np.cumsum(gaps + weight)[weight] - 1
+    if places.size and places[-1] >= size:
+        raise Damaged("a gap leads beyond the last weight")
+    symbols = _rans.decode(reader, places.size, alphabet - 1)
+    flat = np.full(size, zero, np.int64)
+    flat[places] = symbols + (symbols >= zero)
+    return flat

@@ -1,0 +1,164 @@
+"""A model without its virtual layers."""
+
+import tensorflow as tf
+
+from keras_robust._keras import LEGACY, check_model, keras
+from keras_robust.layers._low_rank_virtual import LowRankVirtual
+
+
+def strip_virtual(model):
+    """A copy of `model` without its virtual layers: same weights, same outputs bit for bit.
+
+    Functional and sequential models, nested, shared, with several inputs and outputs; `model`
+    is left as it is. The copy is not compiled.
+
+    Args:
+        model: a built Keras model, functional or sequential.
+
+    Raises:
+        TypeError: not a Keras model, or one of the other Keras.
+        ValueError: a subclassed model, one without weights yet, or a virtual layer inside
+            something that cannot be rebuilt; each by name.
+
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(8), kr.layers.LowRankVirtual(2)]
+    >>> model = keras.Sequential([*layers, keras.layers.Dense(3)])
+    >>> len(model.layers), len(strip_virtual(model).layers)
+    (3, 2)
+    """
+    check_model(model)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
+    stripped = _Strip().model(model)
+    left = virtual_layers(stripped)
+    if left:
+        raise ValueError(
+            f"The virtual layer {left[0].name!r} sits inside a layer of `model` {model.name!r} "
+            "that is no functional or sequential model, from where it cannot be taken. Put it "
+            "beside that layer."
+        )
+    return stripped
+
+
+def virtual_layers(model) -> list:
+    """The virtual layers of `model`, also those inside nested models and wrappers."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, LowRankVirtual)]
+
+
+class _Strip:
+    """Replays the calls of a model on copies of its layers; a shared layer stays shared."""
+
+    def __init__(self):
+        self.copies = {}
+
+    def model(self, model):
+        if type(model).__name__ not in ("Functional", "Sequential"):
+            virtual = [layer.name for layer in virtual_layers(model)]
+            raise ValueError(
+                f"Model {model.name!r} ({type(model).__name__}) is subclassed and cannot be "
+                f"rebuilt without its virtual layers {virtual}. Leave them out where the model is "
+                "made and copy the weights, or build it with the functional API."
+            )
+        if not model.built or not model.inputs:
+            raise ValueError(
+                f"Model {model.name!r} has no weights yet. Build it first, for instance with an "
+                "Input as its first layer."
+            )
+        copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._graph(model)
+        copy.trainable = model.trainable
+        for old, new in self._pairs(model):
+            new.trainable = old.trainable
+        return copy
+
+    def _pairs(self, model):
+        for layer in model.layers:
+            if id(layer) in self.copies:
+                yield layer, self.copies[id(layer)]
+
+    def _sequential(self, model):
+        kept = [layer for layer in model.layers if not isinstance(layer, LowRankVirtual)]
+        inputs = _input(model.inputs[0])
+        copy = keras.Sequential([inputs, *map(self.layer, kept)], name=model.name)
+        self._copy_weights(kept)
+        return copy
+
+    def _graph(self, model):
+        tensors = {_key(tensor): _input(tensor) for tensor in model.inputs}
+        layers = []
+        for layer, args, kwargs, outputs in _calls(model):
+            args, kwargs = _replaced((args, kwargs), tensors)
+            if isinstance(layer, LowRankVirtual):
+                results = args[0] if args else kwargs["inputs"]
+            else:
+                results = self.layer(layer)(*args, **kwargs)
+                layers.append(layer)
+            keys = [_key(tensor) for tensor in tf.nest.flatten(outputs)]
+            tensors.update(zip(keys, tf.nest.flatten(results), strict=True))
+        given, returned = _ends(model)
+        copy = keras.Model(
+            tf.nest.map_structure(lambda t: tensors[_key(t)], given),
+            tf.nest.map_structure(lambda t: tensors[_key(t)], returned),
+            name=model.name,
+        )
+        self._copy_weights(layers)
+        return copy
+
+    def layer(self, layer):
+        if id(layer) not in self.copies:
+            self.copies[id(layer)] = self._copied(layer)
+        return self.copies[id(layer)]
+
+    def _copied(self, layer):
+        if isinstance(layer, keras.Model) and virtual_layers(layer):
+            return self.model(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # A bare operation of Keras 3, which holds nothing.
+        try:
+            return type(layer).from_config(layer.get_config())
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its "
+                f"get_config(). Give it one that returns all its arguments. ({error})"
+            ) from error
+
+    def _copy_weights(self, layers) -> None:
+        for layer in layers:
+            nested = isinstance(layer, keras.Model) and virtual_layers(layer)
+            if not nested and getattr(layer, "weights", None):
+                self.layer(layer).set_weights(layer.get_weights())
+
+
+def _input(tensor):
+    options = {"batch_size": tensor.shape[0], "dtype": tf.as_dtype(tensor.dtype).name}
+    return keras.Input(tensor.shape[1:], name=tensor._keras_history[0].name, **options)
+
+
+def _key(tensor) -> tuple:
+    layer, node, index = tensor._keras_history[:3]
+    return id(layer), node, index
+
+
+def _calls(model):
+    """The calls that make up a functional model: layer, arguments, outputs, in order."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            if LEGACY:
+                yield node.layer, node.call_args, node.call_kwargs, node.outputs
+            else:
+                arguments = node.arguments
+                yield node.operation, arguments.args, arguments.kwargs, node.output_tensors
+
+
+def _ends(model):
+    if LEGACY:
+        return model._nested_inputs, model._nested_outputs
+    return model._inputs_struct, model._outputs_struct
+
+
+def _replaced(value, tensors: dict):
+    def replace(leaf):
+        known = getattr(leaf, "_keras_history", None) is not None
+        return tensors[_key(leaf)] if known else leaf
+
+    return tf.nest.map_structure(replace, value)
