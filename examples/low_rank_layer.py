@@ -2,19 +2,46 @@
 
     python examples/low_rank_layer.py --quick     # about a minute
     python examples/low_rank_layer.py             # the tables below
+
+N-LR is a ResNet of four blocks; 1-LR has a low-rank layer before its classifier, 2-LR another one
+before block 4 (Sanyal, Kanade, Torr and Dokania, https://arxiv.org/abs/1804.07090). No model was
+trained against attacks.
 """
 
 import argparse
+import json
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
+from keras_robust.analysis._figures import accuracy_eps
+from keras_robust.analysis._lines import lines
+from keras_robust.evaluation._intervals import wilson
 
 DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
 MODELS = {"N-LR": 0, "1-LR": 1, "2-LR": 2}
+DIMENSIONS = (1, 2, 3, 5, 10, 20)
+# Accuracy (%) of the paper's ResNet-50 under PGD: without and with the layer.
+PAPER = {
+    "PGD-7 8/255": (43.1, 79.1),
+    "PGD-20 8/255": (31.0, 78.5),
+    "PGD-7 10/255": (38.5, 78.6),
+    "PGD-20 10/255": (21.8, 78.1),
+    "PGD-7 16/255": (31.2, 77.9),
+    "PGD-20 16/255": (7.8, 77.0),
+    "PGD-7 20/255": (28.9, 77.1),
+    "PGD-20 20/255": (4.5, 76.6),
+    "pixels 0.4": (69.7, 75.1),
+    "pixels 0.6": (26.1, 34.2),
+    "pixels 0.8": (12.6, 15.8),
+    "pixels 1": (11.3, 13.0),
+}
+# Noise of a pixel is uniform in [-0.3, 0.3]; the paper does not say how large its is.
+AMPLITUDE = 0.3
 
 
 def main(arguments=None) -> dict:
@@ -22,17 +49,199 @@ def main(arguments=None) -> dict:
     parser.add_argument("--quick", action="store_true", help="little data, short training")
     parser.add_argument("--data", type=pathlib.Path, default=DATA, help="folder of the data set")
     parser.add_argument("--output", type=pathlib.Path, default="low_rank_layer", help="of results")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--images", type=int, help="test images attacked")
     options = parser.parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
-    data = kr.data.load(
-        options.data / "cifar10_subset.npz",
-        batch_size=None,
-        limit=1500 if options.quick else None,
+    quick, output = options.quick, options.output
+    output.mkdir(parents=True, exist_ok=True)
+
+    def load():
+        path, limit = options.data / "cifar10_subset.npz", 1200 if quick else None
+        return kr.data.load(path, batch_size=None, limit=limit)
+
+    width, epochs = (8, 4) if quick else (16, 24)
+    models = {
+        # The data anew: each model sees the images in the same order.
+        name: trained(output / f"{name}.keras", low_rank, load(), width, epochs)
+        for name, low_rank in MODELS.items()
+    }
+    data = load()
+    train, test = kr.data.arrays(data.train), kr.data.arrays(data.test)
+    images = options.images or (20 if quick else 300)
+    results = {
+        "representations": representations(models, train, test, data.class_names, output),
+        "cut": cut_networks(models, train, test, output, 1 if quick else 6),
+        "robustness": robustness(models, test, images, output, quick),
+    }
+    (output / "low_rank_layer.json").write_text(json.dumps(results, indent=1))
+    return results
+
+
+def representations(models, train, test, class_names, output) -> dict:
+    """Accuracies, spectra and probes of the last representation, of 16 * 8 features."""
+    found, ratios, curves = {}, {}, {}
+    for name, model in models.items():
+        z_train, z_test = (kr.transfer.embeddings(model, "pool", x) for x, _ in (train, test))
+        ratios[name] = kr.analysis.variance_ratio(z_test)
+        right = int(np.sum(model.predict(test[0], 250, verbose=0).argmax(-1) == test[1]))
+        found[name] = {"correct": right, "total": len(test[1]), **ratios[name].to_dict()}
+        found[name]["variance_at_10"] = ratios[name].at(10)
+        methods = {"PCA": {}}
+        if MODELS[name]:
+            layer = model.get_layer("low_rank_pool")
+            methods["own"] = {"method": "subspace", "subspace": layer}
+        for method, settings in methods.items():
+            most = min(DIMENSIONS[-1], layer.rank) if settings else DIMENSIONS[-1]
+            fitted = kr.transfer.low_dimensional_embedding(z_train, most, **settings)
+            for kind in ("max_margin", "logistic"):
+                curves[f"{name} {method} {kind}"] = [
+                    kr.transfer.probe(
+                        fitted.first(k)(z_train), train[1], fitted.first(k)(z_test), test[1], kind
+                    ).accuracy
+                    for k in DIMENSIONS
+                    if k <= most
+                ]
+        kr.transfer.class_plot(
+            z_test, test[1], output / f"classes_{name}.png", name, class_names=class_names
+        )
+    kr.analysis.plot_variance(ratios, output / "variance.png", largest=30)
+    lines(
+        {n: (DIMENSIONS[: len(c)], np.multiply(c, 100)) for n, c in curves.items() if "max" in n},
+        output / "probes.png",
+        "Max-margin probe on few dimensions",
+        x_label="dimensions",
+        y_label="accuracy (%)",
     )
-    width, epochs = (8, 4) if options.quick else (16, 24)
-    for name in options.models:
-        trained(options.output / f"{name}.keras", MODELS[name], data, width, epochs)
+    print("\n" + columns("", models), "  paper: N-LR, LR")
+    shares = {name: (m["correct"], m["total"]) for name, m in found.items()}
+    print(columns("accuracy", (share(*pair) for pair in shares.values())))
+    ratios = found.values()
+    print(columns("variance in 10", (f"{m['variance_at_10']:.3f}" for m in ratios)), "  0.95 1.00")
+    print(columns("effective rank", (f"{m['effective_rank']:.1f}" for m in ratios)))
+    print(columns("values for 99%", (str(m["rank_99"]) for m in ratios)))
+    print("\nProbe accuracy (%) by dimensions")
+    print(f"{'':26}" + "".join(f"{k:>7}" for k in DIMENSIONS))
+    for name, curve in curves.items():
+        print(f"{name:26}" + "".join(f"{100 * a:7.1f}" for a in curve), flush=True)
+    return {"models": found, "probes": curves}
+
+
+def cut_networks(models, train, test, output, epochs) -> dict:
+    """Networks cut after block 3 with a linear head, and that representation on disk."""
+    print("\nCut after block 3: accuracy, parameters, bytes of the .tflite file")
+    found = {}
+    for name, model in models.items():
+        cut = kr.transfer.replace_head(model, "block3", classes=10)
+        keras.utils.set_random_seed(0)
+        cut.compile(keras.optimizers.Adam(1e-3), loss(), metrics=["accuracy"])
+        cut.fit(*train, batch_size=128, epochs=epochs, verbose=0)
+        sizes = {}
+        for part, network in (("whole", kr.layers.strip_virtual(model)), ("cut", cut)):
+            exported = kr.export.tflite(network, output / f"{name}_{part}.tflite", check=test[0])
+            right = int(np.sum(network.predict(test[0], 250, verbose=0).argmax(-1) == test[1]))
+            sizes[part] = {
+                "correct": right,
+                "parameters": kr.transfer.parameters(network).total,
+                "bytes": exported.bytes,
+            }
+            print(
+                f"{name:6}{part:7}{share(right, len(test[1])):>18}"
+                f"{sizes[part]['parameters']:>10,}{exported.bytes:>12,}"
+            )
+        kernel, bias = cut.layers[-1].get_weights()
+        z_train, z_test = (kr.transfer.embeddings(model, "block3", x) for x, _ in (train, test))
+        fitted = kr.transfer.low_dimensional_embedding(z_train, 100)
+        files = []
+        for rank, bits in ((100, 8), (40, 8), (20, 8), (10, 8), (10, 4)):
+            path = output / f"{name}.kre"
+            stored = kr.transfer.save_embeddings(path, z_test, rank, bits=bits, projection=fitted)
+            again = kr.transfer.load_embeddings(path, fitted)
+            right = int(np.sum((again @ kernel + bias).argmax(-1) == test[1]))
+            files.append([rank, bits, stored.bytes, stored.factor, right / len(test[1])])
+        basis = kr.transfer.save_projection(output / f"{name}_basis.kre", fitted)
+        found[name] = {**sizes, "files": files, "basis_bytes": basis}
+    print(
+        "\nEmbeddings of block 3 on disk, basis apart: times smaller, accuracy (%) of the cut head"
+    )
+    for index, (rank, bits, *_) in enumerate(files):
+        cells = [found[name]["files"][index] for name in models]
+        cells = (f"{cell[3]:.0f}x {100 * cell[4]:.1f}" for cell in cells)
+        print(columns(f"{rank} of {bits} bits", cells), flush=True)
+    return found
+
+
+def robustness(models, test, images, output, quick) -> dict:
+    """Accuracies under attack, and how far attacks move the last representation."""
+    x, y = (part[:images] for part in test)
+    radii, steps = ((8,), (7,)) if quick else ((8, 10, 16, 20), (7, 20))
+    attacks = {
+        f"PGD-{n} {r}/255": kr.attacks.PGD(eps=r / 255, steps=n) for r in radii for n in steps
+    }
+    for p in (0.4, 0.6, 0.8, 1.0):
+        rms = AMPLITUDE * (p / 3) ** 0.5
+        attacks[f"pixels {p:g}"] = kr.attacks.Noise(rms, kind="pixel", share=p)
+    attacks["DeepFool"] = kr.attacks.DeepFool()
+    suite = kr.attacks.APGD(8 / 255, steps=10) if quick else kr.attacks.AutoAttack(8 / 255)
+    attacks["AutoAttack 8/255" if not quick else "APGD 8/255"] = suite
+    report = kr.evaluate(
+        {name: kr.layers.strip_virtual(model) for name, model in models.items()},
+        x,
+        y,
+        attacks,
+        batch_size=100,
+        journal=output / "journal.jsonl",
+        eps_sweep=[radius / 255 for radius in (0, 0.25, 0.5, 1, 2, 4, 8, 16)],
+        sweep_images=min(200, images),
+        latency_runs=3,
+        progress=False,
+        title="Low-rank virtual layer, no adversarial training",
+    )
+    report.save(output / "report")
+    artifacts = report.to_dict()["artifacts"]
+    print(f"\nAccuracy (%) under attack, {images} images" + " " * 22 + "paper: N-LR, LR")
+    for row in ["clean", *artifacts["N-LR"]["robust_accuracy"]]:
+        shares = (
+            a["clean_accuracy"] if row == "clean" else a["robust_accuracy"][row]
+            for a in artifacts.values()
+        )
+        cells = [share(round(s * images), images) for s in shares]
+        print(columns(row, cells), "  {:5} {:5}".format(*PAPER.get(row, ("", ""))))
+    medians = (f"{a['distortion']['DeepFool']['median']:.4f}" for a in artifacts.values())
+    print(columns("DeepFool, median l2", medians))
+    sweeps = {
+        name: ([float(eps) for eps in a["sweep"]], list(a["sweep"].values()))
+        for name, a in artifacts.items()
+    }
+    attack = report.to_dict()["sweep"]["attack"].split()[0]
+    for radius in next(iter(sweeps.values()))[0]:
+        cells = (f"{100 * a['sweep'][f'{radius:.6g}']:.1f}" for a in artifacts.values())
+        print(columns(f"{attack} at {255 * radius:.3g}/255", cells), flush=True)
+    accuracy_eps(sweeps, output / "eps.png", f"{attack}, no adversarial training", chance=0.1)
+    stability = {
+        name: kr.analysis.noise_stability(
+            model, x[:100], y[:100], "pool", kr.attacks.PGD(eps=0.0, steps=7)
+        )
+        for name, model in models.items()
+    }
+    kr.analysis.plot_stability(stability, output / "stability.png", 'Movement of "pool"')
+    print("\nMovement of the last representation, ||f(x+d)-f(x)||^2 / ||f(x)||^2")
+    for index, eps in enumerate(stability["N-LR"].eps):
+        for kind in ("adversarial", "random"):
+            cells = (f"{s.moved[kind][index]:.3f}" for s in stability.values())
+            print(columns(f"{kind} {255 * eps:.0f}/255", cells))
+    return {
+        "artifacts": artifacts,
+        "stability": {name: found.to_dict() for name, found in stability.items()},
+    }
+
+
+def columns(name, cells) -> str:
+    return f"{name:20}" + "".join(f"{cell:>18}" for cell in cells)
+
+
+def share(right: int, total: int) -> str:
+    """Percent, with its 95% interval by Wilson."""
+    low, high = wilson(right, total)
+    return f"{100 * right / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def trained(path, low_rank, data, width, epochs):
@@ -44,13 +253,16 @@ def trained(path, low_rank, data, width, epochs):
     model = network(low_rank, width)
     batches = augmented(data.train)
     rate = keras.optimizers.schedules.CosineDecay(0.1, epochs * int(batches.cardinality()))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, loss(), metrics=["accuracy"])
     validation = data.test.batch(250)
     model.fit(batches, epochs=epochs, validation_data=validation, verbose=2)
     model.save(path)
     return model
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network(low_rank=0, width=16, rank=10, wide_rank=100):

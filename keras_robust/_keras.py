@@ -19,6 +19,20 @@ else:
 # How often `fit` draws an iterator from a dataset in each epoch: Keras 3 looks into it first.
 ITERATORS_PER_EPOCH = 1 if LEGACY else 2
 
+
+def drawn_late(dataset):
+    """`dataset` as `fit` should get it when the order of its shuffle must be repeated.
+
+    `fit` of tf_keras draws an iterator more than it has epochs, and each takes an order. This
+    takes it with the first element, which of that one is never asked for.
+    """
+    if not LEGACY:
+        return dataset
+    late = tf.data.Dataset.range(1).flat_map(lambda _: dataset)
+    late = late.apply(tf.data.experimental.assert_cardinality(dataset.cardinality()))
+    return late.with_options(dataset.options())
+
+
 NAME = f"tf_keras {keras.__version__}" if LEGACY else f"Keras {keras.__version__}"
 
 

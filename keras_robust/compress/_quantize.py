@@ -10,6 +10,7 @@ from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
 from keras_robust.compress._stage import Context, check_precision, replace_layers
 from keras_robust.compress._tfmot import tfmot
+from keras_robust.layers import LowRankVirtual
 
 _PRESERVE = ("sparsity", "clusters")
 # Activations that TF-MOT can fake-quantize inside a layer with weights.
@@ -183,7 +184,7 @@ def _treatment(layer) -> str | None:
     Raises:
         ValueError: a layer that TF-MOT cannot quantize; named, with the fix.
     """
-    if isinstance(layer, keras.layers.InputLayer):
+    if isinstance(layer, keras.layers.InputLayer | LowRankVirtual):
         return None
     kind = type(layer).__name__
     if layer.weights and len(layer.inbound_nodes) > 1:

@@ -45,7 +45,8 @@ class Virtual:
         _check_weight("norm_weight", norm_weight)
         _check_rate("learning_rate", learning_rate)
         _check_rate("bias_learning_rate", bias_learning_rate)
-        as_seed(seed)
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+            raise ValueError(f"`seed` must be an int, got {seed!r}.")
         if method not in METHODS:
             raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
         if columns is not None:
@@ -66,7 +67,7 @@ class Virtual:
         self.draws = int(draws)
         self.learning_rate = float(learning_rate)
         self.bias_learning_rate = float(bias_learning_rate)
-        self.seed = seed
+        self.seed = int(seed)
         self.supports_masking = True
         self._projection_loss = mean_if_any(self.keras, f"{self.name}_projection_loss")
         self._norm_loss = mean_if_any(self.keras, f"{self.name}_norm_loss")
@@ -296,7 +297,7 @@ def _width(layer, input_shape) -> int:
 
 
 def _orthonormal(width, rank, seed) -> np.ndarray:
-    generator = np.random.default_rng(int(as_seed(seed)[0]))
+    generator = np.random.default_rng(seed % 2**64)
     return np.linalg.qr(generator.normal(size=(width, rank)).astype("float32"))[0]
 
 

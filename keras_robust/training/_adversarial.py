@@ -1,5 +1,7 @@
 """Adversarial training as a Keras model around the user's."""
 
+import inspect
+
 import tensorflow as tf
 
 from keras_robust._checks import (
@@ -22,6 +24,7 @@ from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data
+from keras_robust.training._evidence import Evidence, StopAtNaN
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resume import Resume
 from keras_robust.training.objectives import Madry, Objective, Step
@@ -96,6 +99,7 @@ class AdversarialTraining(keras.Model):
         self.seed = seed
         self.built = model.built
         self._examples = None
+        self._evidence = None  # The first batch whose loss is not finite.
         self._carried = None  # What a replaying objective carries from step to step.
         # Named "loss", it takes the place of the compiled one in the logs: that one would
         # hold the compiled part of the objective alone.
@@ -143,8 +147,9 @@ class AdversarialTraining(keras.Model):
                 what else Keras takes. Arrays are checked whole, a dataset by its first batch.
             y: labels, when `x` holds inputs only.
             *args: as for `keras.Model.fit`.
-            resume: folder where the state after each epoch is kept. If it holds one, training
-                goes on from there, to the same weights as without the interruption. `x` must
+            resume: folder where the state after each epoch is kept, and at Ctrl-C that of the
+                step. If it holds one, training goes on from there, to the same weights as
+                without the interruption. `x` must
                 then be a dataset, one with a seeded shuffle if it shuffles. What callbacks
                 count (the patience of `EarlyStopping`) starts anew, and so do, under tf_keras,
                 the random numbers of layers such as Dropout, which is warned of.
@@ -152,6 +157,10 @@ class AdversarialTraining(keras.Model):
 
         Returns:
             The Keras `History`; after a resume, with the epochs before it.
+
+        Raises:
+            FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz`, in
+                the folder of `resume` or a temporary one that the message names.
         """
         examples = check_data(self.model, self.attack.bounds, x, y)
         validation = kwargs.get("validation_data")
@@ -160,21 +169,30 @@ class AdversarialTraining(keras.Model):
             check_data(self.model, self.validation_attack.bounds, *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
             self._create_variables(*(part[:2] for part in examples))
-        self._create_carried(examples, batch_rows(x, examples, *args[:1], **kwargs))
+        rows = batch_rows(x, examples, *args[:1], **kwargs)
+        self._create_carried(examples, rows)
+        if examples is not None and self._evidence is None:
+            self._evidence = Evidence(self.distribute_strategy, rows, *examples)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras 3 warns that it will not shuffle one.
+        given = kwargs.pop("callbacks", None) or []
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        if self._evidence is not None:
+            given.append(StopAtNaN(self._evidence, resume))
         if resume is None:
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(x, y, *args, callbacks=given, **kwargs)
         if kwargs.get("steps_per_epoch") is not None:
             raise ValueError(
                 "`steps_per_epoch` must be None with `resume`: an epoch that ends inside the "
                 "dataset cannot be found again. Cut the dataset with take(steps)."
             )
-        given = kwargs.pop("callbacks", None) or []
-        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        settings = {**settings, **settings.pop("kwargs", {})}
+        del settings["x"], settings["y"]
         state = Resume(resume, self, x, given)
-        start = max(state.restore(), kwargs.pop("initial_epoch", 0))
-        history = super().fit(x, y, *args, callbacks=[*given, state], initial_epoch=start, **kwargs)
+        start = max(state.restore(), settings.pop("initial_epoch", 0))
+        settings |= {"callbacks": [*given, state], "epochs": settings.pop("epochs", 1)}
+        history = state.run(super().fit, initial_epoch=start, **settings)
         history.history, history.epoch = state.history, state.numbers
         return history
 
@@ -236,6 +254,8 @@ class AdversarialTraining(keras.Model):
         gradient = apply_loss(self, tape, outcome.loss, x_adv if carries else None)
         if carries:
             self._carried.write(self.objective.carry(step, x, gradient))
+        if self._evidence is not None:
+            self._evidence.look(outcome.loss, steps_taken(self) - 1, x, x_adv, y)
         self._update(outcome.loss, _correct(outcome.adv_logits, y))
         return self.compute_metrics(x, y, outcome.logits, sample_weight)
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_robust._checks import check_images, check_labels, check_same_length
 from keras_robust.attacks import PGD, Attack
 from keras_robust.attacks._attack import call_logits
+from keras_robust.training._adversarial import AdversarialTraining
 from keras_robust.training._resume import Remembering
 from keras_robust.training.objectives import Madry, Objective
 
@@ -43,7 +44,9 @@ class OverfittingGuard(Remembering):
         super().__init__()
         fallback = Madry() if fallback is None else fallback
         if attack is not None and not isinstance(attack, Attack):
-            raise TypeError(f"`attack` must be for instance kr.attacks.PGD(eps=0.1), got {attack!r}.")
+            raise TypeError(
+                f"`attack` must be for instance kr.attacks.PGD(eps=0.1), got {attack!r}."
+            )
         if not isinstance(fallback, Objective):
             raise TypeError(f"`fallback` must be an objective, got {fallback!r}.")
         if not 0 < drop < 1:
@@ -61,6 +64,11 @@ class OverfittingGuard(Remembering):
         return self.created is not None and bool(self._collapsed)
 
     def create_variables(self, trainer, model):
+        if not isinstance(trainer, AdversarialTraining):
+            raise TypeError(
+                "OverfittingGuard watches kr.AdversarialTraining, got a "
+                f"{type(trainer).__name__}. Call fit on the trainer."
+            )
         self._trainer, self._trained = trainer, model
         self._best = tf.Variable(-1.0, trainable=False)
         self._collapsed = tf.Variable(False, trainable=False)

@@ -13,11 +13,13 @@ from keras_robust._files import beside, check_writable
 from keras_robust._keras import (
     ITERATORS_PER_EPOCH,
     NAME,
+    drawn_late,
     keras,
     optimizer_variables,
+    steps_taken,
     unsaved_randomness,
 )
-from keras_robust.distribute import is_chief
+from keras_robust.distribute import is_chief, workers
 
 
 class Remembering(keras.callbacks.Callback, abc.ABC):
@@ -41,7 +43,8 @@ class Remembering(keras.callbacks.Callback, abc.ABC):
     def variables_for(self, trainer) -> list[tf.Variable]:
         """Its variables, made at the first call."""
         if self.created is None:
-            self.created = self.create_variables(trainer, trainer.model)
+            # A model trained without our trainer is its own.
+            self.created = self.create_variables(trainer, getattr(trainer, "model", trainer))
         return self.created
 
     def on_train_begin(self, logs=None):
@@ -51,8 +54,10 @@ class Remembering(keras.callbacks.Callback, abc.ABC):
 class Resume(keras.callbacks.Callback):
     """Keeps weights, optimizer and logs of the last whole epoch in `folder/state.npz`.
 
-    An interrupted epoch is repeated from its start. The file is written beside and renamed:
-    whenever the process dies, the folder holds the whole state of one epoch.
+    After Ctrl-C inside an epoch the file holds the state of that very step. An epoch cut short
+    in another way (kill -9, a power cut, Ctrl-C in the validation or among several workers) is
+    repeated from its start. The file is written beside and renamed: whenever the process dies,
+    the folder holds one whole state.
 
     Args:
         folder: created when missing; refused before training when it cannot be written.
@@ -76,6 +81,10 @@ class Resume(keras.callbacks.Callback):
         self.path = pathlib.Path(folder) / "state.npz"
         # The number and the logs of each epoch done.
         self.epochs: list[tuple[int, dict]] = []
+        # Batches done of the epoch that was interrupted, and its metrics until then.
+        self.batches, self.metrics = 0, []
+        # The optimizer's steps before the epoch under way; None between epochs.
+        self.steps_before = None
         check_writable(self.path, "resume")
         for layer in unsaved_randomness(trainer.model):
             warnings.warn(
@@ -115,18 +124,83 @@ class Resume(keras.callbacks.Callback):
         for place, variable in self._variables().items():
             variable.assign(state[place])
         self.epochs = [(number, logs) for number, logs in meta["epochs"]]
+        self.batches = meta["batches"]
+        self.metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
         # A seeded shuffle draws a new order for each iterator: skip those already used.
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
             next(iter(self.dataset))
-        return self.epochs[-1][0] + 1
+        return meta["next"]
+
+    def run(self, fit, *, epochs: int, initial_epoch: int, **settings):
+        """Calls `fit`, without the batches that an interrupted epoch has seen already.
+
+        Args:
+            fit: takes the dataset and what else `keras.Model.fit` takes.
+            epochs, initial_epoch: as for `fit`; the second is what `restore` returned.
+            **settings: passed on.
+
+        Returns:
+            What `fit` returns.
+        """
+        try:
+            if self.batches and initial_epoch < epochs:
+                rest = self.dataset.skip(self.batches)
+                end = initial_epoch + 1
+                history = fit(drawn_late(rest), epochs=end, initial_epoch=initial_epoch, **settings)
+                if end == epochs:
+                    return history
+                initial_epoch = end
+            whole = drawn_late(self.dataset)
+            return fit(whole, epochs=epochs, initial_epoch=initial_epoch, **settings)
+        except KeyboardInterrupt:
+            self._keep_interrupted()
+            raise
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.steps_before = epoch, int(steps_taken(self.trainer)) - self._steps()
+        for variable, value in zip(self._metric_variables(), self.metrics):
+            variable.assign(value)
+        self.metrics = []
+
+    def on_test_begin(self, logs=None):
+        self.steps_before = None  # The metrics of the epoch are about to be reset.
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self.epochs.append((epoch, logs))
+        self.batches, self.steps_before = 0, None
+        self._write(next=epoch + 1)
+
+    def _steps(self) -> int:
+        """Steps of the optimizer in the batches that the epoch has had."""
+        return self.batches * self.trainer.objective.replays
+
+    def _keep_interrupted(self):
+        if self.steps_before is None or workers():
+            return
+        taken = int(steps_taken(self.trainer)) - self.steps_before
+        self.batches = taken // self.trainer.objective.replays
+        if self.batches:
+            metrics = [variable.numpy() for variable in self._metric_variables()]
+            self._write(next=self.epoch, metrics=metrics)
+
+    def _metric_variables(self):
+        return [variable for metric in self.trainer.metrics for variable in metric.variables]
+
+    def _write(self, next, metrics=()):
         variables = self._variables().items()
         # Not np.asarray, which a variable mirrored over several devices does not take.
         arrays = {place: tf.convert_to_tensor(value).numpy() for place, value in variables}
-        meta = json.dumps({"run": self._run(), "epochs": self.epochs})
+        arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
+        meta = json.dumps(
+            {
+                "run": self._run(),
+                "epochs": self.epochs,
+                "next": next,
+                "batches": self.batches,
+                "metrics": len(metrics),
+            }
+        )
         if not is_chief():
             return
         with beside(self.path) as path:

@@ -38,9 +38,7 @@ def parameters(model) -> Parameters:
     return Parameters(trainable + frozen, trainable, frozen)
 
 
-def replace_head(
-    model, layer, classes: int, hidden=None, *, freeze: bool = True, seed: int = 0
-):
+def replace_head(model, layer, classes: int, hidden=None, *, freeze: bool = True, seed: int = 0):
     """A new model: `model` up to `layer`, then a new linear head.
 
     Where a representation is of low rank, a linear head on it is enough, and all that came after

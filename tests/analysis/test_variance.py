@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keras_robust._keras import keras
-from keras_robust.analysis import plot_variance, variance_ratio
 from keras_robust.analysis import _variance as variance
+from keras_robust.analysis import plot_variance, variance_ratio
 
 
 def with_spectrum(rng, values, inputs, features):

@@ -1,6 +1,6 @@
 """What each process of `test_training.py` runs: three objectives on the same few images.
 
-    python train_together.py single|mirrored|multi_worker|killed FOLDER
+python train_together.py single|mirrored|multi_worker|killed FOLDER
 """
 
 import os

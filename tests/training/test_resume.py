@@ -1,5 +1,6 @@
 """A training that is killed and started again ends with the weights of one that was not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,12 +17,13 @@ from keras_robust._keras import LEGACY, keras
 # Run in a process of its own, so that it can be killed.
 SCRIPT = textwrap.dedent(
     """
-    import os, sys
+    import os, signal, sys
     import numpy as np, tensorflow as tf
     import keras_robust as kr
     from keras_robust._keras import keras
 
-    folder, weights, die_in = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    folder, weights, die_in, death = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored in the background.
     generator = np.random.default_rng(0)
     x, y = generator.uniform(size=(64, 5, 5, 1)).astype("float32"), np.arange(64) % 3
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(64, seed=1).batch(16)
@@ -40,7 +42,7 @@ SCRIPT = textwrap.dedent(
         def on_train_batch_end(self, batch, logs=None):
             self.batches += 1
             if self.batches == die_in:
-                os.kill(os.getpid(), 9)
+                os.kill(os.getpid(), death)
 
     history = trainer.fit(data, epochs=5, resume=folder, callbacks=[Die()], verbose=0)
     assert len(history.history["loss"]) == 5 and history.epoch == [0, 1, 2, 3, 4]
@@ -49,28 +51,48 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def run(folder, weights, die_in=0):
+def run(folder, weights, die_in=0, death=signal.SIGKILL):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, folder, weights, str(die_in)],
+        [sys.executable, "-c", SCRIPT, folder, weights, str(die_in), str(int(death))],
         capture_output=True,
         text=True,
         env=dict(os.environ),
     )
 
 
-def test_kill_9_and_again_gives_the_same_weights(tmp_path):
-    """Killed in the middle of the second epoch, then of the fourth; 4 batches an epoch."""
-    whole = run(tmp_path / "whole", tmp_path / "whole.npz")
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    for die_in in (6, 9):
-        killed = run(tmp_path / "killed", tmp_path / "killed.npz", die_in)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-        assert not (tmp_path / "killed.npz").exists()
-    resumed = run(tmp_path / "killed", tmp_path / "killed.npz")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights and losses of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(folder, folder / "whole.npz")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(np.load(folder / "whole.npz"))
+
+
+def check_same(folder, whole):
+    resumed = run(folder, folder / "weights.npz")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    expected, got = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
-    for name in expected.files:
-        np.testing.assert_array_equal(got[name], expected[name])
+    got = np.load(folder / "weights.npz")
+    for name, expected in whole.items():
+        np.testing.assert_array_equal(got[name], expected, err_msg=name)
+
+
+def test_kill_9_and_again_gives_the_same_weights(whole, tmp_path):
+    """Killed in the middle of the second epoch, then of the fourth; 4 batches an epoch."""
+    for die_in in (6, 9):
+        killed = run(tmp_path, tmp_path / "weights.npz", die_in)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+        assert not (tmp_path / "weights.npz").exists()
+    check_same(tmp_path, whole)
+
+
+def test_ctrl_c_keeps_the_step(whole, tmp_path):
+    """In the first epoch, in the second, and once more in the same one."""
+    for die_in, done in ((3, 3), (2, 1), (2, 3)):
+        interrupted = run(tmp_path, tmp_path / "weights.npz", die_in, signal.SIGINT)
+        assert "KeyboardInterrupt" in interrupted.stderr, interrupted.stderr[-2000:]
+        assert json.loads(str(np.load(tmp_path / "state.npz")["meta"]))["batches"] == done
+    check_same(tmp_path, whole)
 
 
 def make_trainer(model, attack=None):

@@ -22,9 +22,7 @@ def test_classes_and_shares_are_named(rng, tmp_path):
 
 def test_points_are_limited(rng, tmp_path):
     z, y = rng.normal(size=(500, 4)), rng.integers(0, 3, 500)
-    sizes = [
-        class_plot(z, y, tmp_path / f"{n}.svg", largest=n).stat().st_size for n in (10, 400)
-    ]
+    sizes = [class_plot(z, y, tmp_path / f"{n}.svg", largest=n).stat().st_size for n in (10, 400)]
     assert sizes[1] > sizes[0] + 10_000
 
 

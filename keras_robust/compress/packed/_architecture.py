@@ -9,7 +9,7 @@ from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
 
 # What the Kerases write again and again: a text to refer back to. Part of the file format.
-_COMMON = json.dumps(
+COMMON = json.dumps(
     {
         "pool_size": [2, 2],
         "activation": "linear",
@@ -35,7 +35,7 @@ def serialize(model) -> bytes:
     for key in ("compile_config", "build_config"):
         description.pop(key, None)
     text = json.dumps(description, separators=(",", ":"), sort_keys=True).encode()
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=_COMMON)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=COMMON)
     return bytes([LEGACY]) + packer.compress(text) + packer.flush()
 
 
@@ -92,7 +92,7 @@ def for_this_keras(model, legacy: bool):
 
 
 def _inflate(content: bytes) -> bytes:
-    unpacker = zlib.decompressobj(-15, zdict=_COMMON)
+    unpacker = zlib.decompressobj(-15, zdict=COMMON)
     try:
         text = unpacker.decompress(content, _MOST_BYTES)
     except zlib.error as error:

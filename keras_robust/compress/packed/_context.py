@@ -7,8 +7,8 @@ weights of neighbouring pixels resemble each other.
 
 import numpy as np
 
-from keras_robust.compress.packed._bytes import Damaged, Reader, varint
 from keras_robust.compress.packed._binary import Decoder, Encoder
+from keras_robust.compress.packed._bytes import Damaged, Reader, varint
 from keras_robust.compress.packed._mixer import Mixer
 
 MOST_SYMBOLS = 1 << 10

@@ -38,7 +38,7 @@ def encode(values: np.ndarray) -> bytes:
         indices = indices.reshape(_matrix(values.shape)).astype(np.int64)
         body = _indices(indices, book.size)
         candidates.append(bytes([_CODEBOOK]) + varint(book.size - 1) + stored + body)
-    elif np.mean(bits == 0) > _SPARSE_FROM:
+    if book.size > _context.MOST_SYMBOLS and np.mean(bits == 0) > _SPARSE_FROM:
         places = (bits != 0).astype(np.int64)
         where = _indices(places.reshape(_matrix(values.shape)), 2)
         rest = encode(values.reshape(-1)[places == 1])
@@ -130,7 +130,7 @@ def _matrix(shape: tuple) -> tuple[int, int]:
 
 
 def _planes(bits: np.ndarray) -> bytes:
-    """The first bytes of all numbers, then the second ones: exponents have an entropy of their own."""
+    """The first bytes of all numbers, then the second: exponents have an entropy of their own."""
     little = bits.astype(bits.dtype.newbyteorder("<"))
     out = b""
     for plane in little.view(np.uint8).reshape(-1, bits.itemsize).T:

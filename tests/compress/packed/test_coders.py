@@ -1,6 +1,7 @@
 """The entropy coders: what goes in comes out, in about as many bits as the entropy."""
 
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from keras_robust.compress.packed._binary import ONE, Decoder, Encoder
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 from keras_robust.compress.packed._stages import entropy, huffman_bits, stages
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=20, deadline=None)
 
 
 def skewed(rng, count, alphabet, strength=0.2):
@@ -104,7 +105,9 @@ def test_symbols_from_noise_are_refused_or_in_range(noise, count, alphabet):
 
 @few
 @given(
-    hnp.arrays(np.int64, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 6)),
+    hnp.arrays(
+        np.int64, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 6)
+    ),
     st.sampled_from([None, 0, 3, 6]),
 )
 def test_indices_in_context_come_back(indices, zero):
@@ -133,7 +136,8 @@ def test_the_mixer_is_the_same_on_every_machine():
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-9
     exact = [ONE / (1 + math.exp(-x / 256)) for x in range(-2816, 2817)]
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-9
-    assert int(_mixer.LOGARITHM.sum()), int(_mixer.CHANCE.sum()) == (0, 0)
+    tables = (_mixer.LOGARITHM, _mixer.CHANCE)
+    assert [zlib.crc32(t.astype("<i4").tobytes()) for t in tables] == [2486901726, 2670100308]
 
 
 def test_huffman_by_hand():

@@ -11,7 +11,7 @@ from keras_robust.compress.packed import _tensor
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._stages import entropy
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=20, deadline=None)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
 DTYPES = ["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "uint32", "bool"]
 
@@ -113,16 +113,16 @@ def test_noise_is_refused_or_a_weight(noise, dtype):
 
 
 def test_every_byte_of_a_weight_may_be_wrong(rng):
-    values = np.where(rng.random((40, 30)) < 0.2, rng.integers(1, 5, (40, 30)), 0)
+    values = np.where(rng.random((20, 15)) < 0.2, rng.integers(1, 5, (20, 15)), 0)
     coded = bytearray(_tensor.encode(values.astype(np.float32)))
     for at in range(len(coded)):
-        for wrong in (coded[at] ^ 1, coded[at] ^ 255):
+        for wrong in (coded[at] ^ 255,):
             broken = bytes(coded[:at]) + bytes([wrong]) + bytes(coded[at + 1 :])
             try:
-                got = _tensor.decode(broken, np.dtype("float32"), (40, 30))
+                got = _tensor.decode(broken, np.dtype("float32"), (20, 15))
             except Damaged:
                 continue
-            assert got.shape == (40, 30)
+            assert got.shape == (20, 15)
 
 
 def test_unknown_forms_are_named():

@@ -31,9 +31,7 @@ def test_without_weight_is_half_and_half(net, batch, step_for):
 def test_gradient_by_finite_differences(net, batch, step_for, check_gradient):
     x, x_adv, y, weight = batch
     step = step_for(net)
-    check_gradient(
-        net.trainable_variables, lambda: ALP().minimise(step, x, x_adv, y, weight).loss
-    )
+    check_gradient(net.trainable_variables, lambda: ALP().minimise(step, x, x_adv, y, weight).loss)
 
 
 def test_negative_weight_is_refused():

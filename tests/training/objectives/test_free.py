@@ -119,7 +119,9 @@ def test_resumes_to_the_same_weights(cnn, blobs, tmp_path):
 def test_generators_are_refused(cnn, blobs):
     trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(EPS), Free())
     trainer.compile("sgd", LOSS)
-    with pytest.raises(ValueError, match="Free.*carries a perturbation for each row.*Give it arrays"):
+    with pytest.raises(
+        ValueError, match="Free.*carries a perturbation for each row.*Give it arrays"
+    ):
         trainer.fit((pair for pair in [blobs(16)]), verbose=0)
 
 

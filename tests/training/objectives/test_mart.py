@@ -31,9 +31,7 @@ def test_gradient_by_finite_differences(net, batch, step_for, check_gradient):
     """It flows through the weight by misclassification, too."""
     x, x_adv, y, _ = batch
     step = step_for(net)
-    check_gradient(
-        net.trainable_variables, lambda: MART().minimise(step, x, x_adv, y, None).loss
-    )
+    check_gradient(net.trainable_variables, lambda: MART().minimise(step, x, x_adv, y, None).loss)
 
 
 def test_attack_is_the_trainers(net, batch, step_for):

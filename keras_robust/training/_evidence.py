@@ -1,0 +1,117 @@
+"""The first batch whose loss is not a number, kept for inspection."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust._files import beside
+from keras_robust._keras import keras
+
+# Looking makes the device finish its steps first, so it is done now and then only: the batch
+# is kept on the device from the step it came up in.
+_EVERY = 20
+
+
+class Evidence:
+    """Keeps the first batch with a loss that is not finite, on the device.
+
+    Args:
+        strategy: the trainer's `tf.distribute` strategy.
+        rows: size of the global batch.
+        x, y: examples of the batch; their shapes and types but for the first axis count.
+    """
+
+    def __init__(self, strategy, rows: int, x, y):
+        self.strategy, self.rows = strategy, -(-rows // strategy.num_replicas_in_sync)
+        with strategy.scope():
+            # How many rows are kept; the step's number beside it.
+            self.found = _variable(tf.zeros([2], tf.int32))
+            image = tf.zeros([self.rows, *x.shape[1:]], tf.float32)
+            self.x, self.x_adv = _variable(image), _variable(image)
+            self.y = _variable(tf.zeros([self.rows, *y.shape[1:]], y.dtype))
+
+    def look(self, loss, number, x, x_adv, y) -> None:
+        """Keeps the batch of step `number` if its loss is the first bad one; in a replica."""
+
+        def keep():
+            count = tf.minimum(tf.shape(x)[0], self.rows)
+            for variable, value in ((self.x, x), (self.x_adv, x_adv), (self.y, y)):
+                value = tf.cast(value, variable.dtype)
+                old = tf.convert_to_tensor(variable)
+                padded = tf.concat([value, old], axis=0)[: self.rows]
+                variable.assign(tf.ensure_shape(padded, variable.shape))
+            self.found.assign(tf.stack([count, number]))
+            return tf.constant(True)
+
+        first = tf.convert_to_tensor(self.found)[0] == 0
+        bad = ~tf.math.is_finite(tf.cast(loss, tf.float32))
+        tf.cond(first & bad, keep, lambda: tf.constant(False))
+
+    def collect(self) -> dict | None:
+        """`{"step", "x", "x_adv", "y"}` as arrays, or None while every loss was finite."""
+        replicas = [
+            [part.numpy() for part in self.strategy.experimental_local_results(variable)]
+            for variable in (self.found, self.x, self.x_adv, self.y)
+        ]
+        kept = [part for part in zip(*replicas, strict=True) if part[0][0] > 0]
+        if not kept:
+            return None
+        arrays = {
+            name: np.concatenate([part[index][: part[0][0]] for part in kept])
+            for index, name in enumerate(("x", "x_adv", "y"), 1)
+        }
+        return {"step": int(kept[0][0][1]), **arrays}
+
+    def forget(self) -> None:
+        """Makes ready for another run."""
+        for found in self.strategy.experimental_local_results(self.found):
+            found.assign(tf.zeros([2], tf.int32))
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Ends training once a loss was not finite, with the batch in a file.
+
+    Args:
+        evidence: the trainer's.
+        folder: where the file is written; None makes a temporary one.
+    """
+
+    def __init__(self, evidence: Evidence, folder=None):
+        super().__init__()
+        self._supports_tf_logs = True
+        self.evidence, self.folder = evidence, folder
+
+    def on_train_begin(self, logs=None):
+        self.evidence.forget()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % _EVERY == _EVERY - 1:
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._stop()
+
+    def _stop(self):
+        batch = self.evidence.collect()
+        if batch is None:
+            return
+        folder = pathlib.Path(self.folder or tempfile.mkdtemp(prefix="keras_robust_"))
+        with beside(folder / "nan_batch.npz") as path:
+            np.savez(path, **batch)
+        kept = f" {folder} holds the state of the last whole epoch." if self.folder else ""
+        raise FloatingPointError(
+            f"The loss of training step {batch['step']} is not finite. Its batch is in "
+            f"{folder / 'nan_batch.npz'} (x, x_adv, y).{kept} A lower learning rate, an eps_ramp "
+            "or gradient clipping (the optimizer's clipnorm) usually helps."
+        )
+
+
+def _variable(value):
+    return tf.Variable(
+        value,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )

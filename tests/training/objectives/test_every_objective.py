@@ -1,0 +1,162 @@
+"""What holds for every objective: XLA, one trace, labels, weights, precision, BatchNorm."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import LEGACY, keras
+from keras_robust.training import objectives
+
+CATEGORICAL = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+
+class Counter(keras.layers.Layer):
+    """Passes its input on, and counts its calls: those of a step, and in Python those traced."""
+
+    def build(self, shape):
+        start = "zeros"
+        self.passes = self.add_weight(name="passes", shape=(), initializer=start, trainable=False)
+        self.traced = 0
+
+    def call(self, inputs, training=None):
+        if training:
+            self.traced += 1
+            self.passes.assign_add(1.0)
+        return inputs
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def make_model(seed=0, batch_norm=True):
+    """Six inputs, BatchNorm and the counter: small, so that XLA compiles it in a moment."""
+    start = [keras.initializers.GlorotUniform(seed=seed + i) for i in range(2)]
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, kernel_initializer=start[0])(inputs)
+    x = keras.layers.BatchNormalization()(x) if batch_norm else x
+    x = Counter(name="counter")(x)
+    x = keras.layers.Activation("tanh")(x)
+    x = keras.layers.Dense(3, kernel_initializer=start[1], dtype="float32")(x)
+    return keras.Model(inputs, x, name=f"model_{seed}")
+
+
+# With each the passes in training mode that one batch takes.
+MAKERS = {
+    "Madry": (objectives.Madry, 1),
+    "TRADES": (objectives.TRADES, 2),
+    "MART": (objectives.MART, 2),
+    "ALP": (objectives.ALP, 1),
+    "Mixed": (objectives.Mixed, 1),
+    "VAT": (objectives.VAT, 2),
+    "GradientPenalty": (objectives.GradientPenalty, 1),
+    "Fast": (objectives.Fast, 1),
+    "Fast, aligned": (lambda: objectives.Fast(grad_align=0.2), 1),
+    "Free": (lambda: objectives.Free(replays=3), 3),
+    "AWP": (lambda: objectives.AWP(gamma=0.01), 1),
+    "AWP of TRADES": (lambda: objectives.AWP(0.01, objectives.TRADES()), 2),
+    "Ensemble": (lambda: objectives.Ensemble([make_model(seed=7)]), 1),
+}
+
+
+@pytest.fixture(params=list(MAKERS))
+def case(request):
+    make, passes = MAKERS[request.param]
+    return make(), passes
+
+
+@pytest.fixture
+def data(rng):
+    """20 rows of three classes, and weights."""
+    x = rng.uniform(0, 0.5, size=(20, 6)).astype("float32")
+    y = (np.arange(20) % 3).astype("int32")
+    x[np.arange(20), y] += 0.5
+    return x, y, rng.uniform(0.5, 1.5, size=20).astype("float32")
+
+
+def fit(objective, data, loss=None, rate=0.1, epochs=2, model=None, **settings):
+    """Batches of 8, 8 and 4."""
+    model = make_model() if model is None else model
+    trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1, steps=2), objective)
+    trainer.compile(keras.optimizers.SGD(rate), loss, **settings)
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    trainer.logs = trainer.fit(batches, epochs=epochs, verbose=0).history
+    return trainer
+
+
+def test_every_public_objective_is_here():
+    abstract = {"Objective", "Carrying", "Outcome", "Step"}
+    assert {name.split(",")[0].split(" ")[0] for name in MAKERS} == {*objectives.__all__} - abstract
+
+
+def test_compiles_with_xla_once(case, data):
+    """Two epochs with a short last batch; the same weights as without XLA."""
+    objective, passes = case
+    plain = fit(objective, data, jit_compile=False)
+    compiled = fit(objective, data, jit_compile=True)
+    for a, b in zip(plain.model.get_weights(), compiled.model.get_weights()):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    for trainer in (plain, compiled):
+        counter = trainer.model.get_layer("counter")
+        assert counter.traced == passes
+        assert float(counter.passes) == 6 * passes
+        assert set(trainer.logs) == {"loss", "robust_accuracy"}
+
+
+def test_one_hot_labels_are_integers(case, data):
+    objective, _ = case
+    x, y, weight = data
+    integers = fit(objective, data, epochs=1, jit_compile=False)
+    one_hot = fit(objective, (x, np.eye(3, dtype="float32")[y], weight), CATEGORICAL, epochs=1)
+    for a, b in zip(integers.model.get_weights(), one_hot.model.get_weights()):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_labels_of_weight_zero_do_not_count(case, data):
+    """Without BatchNorm, which lets the rows of a batch see one another."""
+    objective, _ = case
+    x, y, _ = data
+    weight = np.repeat([1.0, 0.0], 4).astype("float32")
+    other = np.where(weight > 0, y[:8], (y[:8] + 1) % 3).astype("int32")
+    models = [make_model(batch_norm=False) for _ in range(2)]
+    for model, labels in zip(models, (y[:8], other)):
+        fit(objective, (x[:8], labels, weight), model=model, epochs=1, jit_compile=False)
+    for a, b in zip(*(model.get_weights() for model in models)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(case, data, policy):
+    objective, _ = case
+    config = keras.mixed_precision if LEGACY else keras.config
+    before = config.global_policy() if LEGACY else config.dtype_policy()
+    setter = config.set_global_policy if LEGACY else config.set_dtype_policy
+    setter(policy)
+    try:
+        trainer = fit(objective, data, epochs=1, jit_compile=False, rate=0.01)
+    finally:
+        setter(before)
+    assert np.isfinite(trainer.logs["loss"][0])
+    assert all(np.all(np.isfinite(weight)) for weight in trainer.model.get_weights())
+    start = make_model().get_weights()
+    assert any(np.any(a != b) for a, b in zip(start[:2], trainer.model.get_weights()[:2]))
+
+
+@pytest.mark.parametrize("name", ["Free", "AWP", "Fast, aligned"])
+def test_regularisation_counts_once(data, name):
+    """With a loss of nothing but the penalty, the weights shrink by rate times 2 * 0.1 * w."""
+    x, y, _ = data
+
+    def nothing(labels, logits):
+        return 0.0 * tf.reduce_sum(logits, axis=-1)
+
+    dense = keras.layers.Dense(
+        3, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(0.1)
+    )
+    model = keras.Sequential([keras.Input((6,)), dense])
+    objective = objectives.Free(replays=1) if name == "Free" else MAKERS[name][0]()
+    fit(objective, (x[:8], y[:8]), nothing, epochs=1, model=model)
+    scale = 1.01 if name == "AWP" else 1.0  # The penalty's own gradient moves the kernel out.
+    if name != "Fast, aligned":
+        np.testing.assert_allclose(dense.kernel, 1 - 0.1 * 0.2 * scale, atol=1e-6)
+    assert np.all(np.isfinite(dense.kernel))
