@@ -87,9 +87,9 @@ def _nearest():
         budget = {"targets": 9, "steps": 20, "radius": eps}
         yield Contest("fab-t", "FAB-T 9, 20 steps", norm, None, budget, **few)
     search = {"steps": 200, "search_steps": 6, "rate": 0.01, "start": 0.01}
-    yield Contest("cw", "Carlini-Wagner 6x200", "l2", None, search, **few)
     # ART takes seconds for an image.
     fewer = {"images": 20, "batch": 5}
+    yield Contest("cw", "Carlini-Wagner 6x200", "l2", None, search, **fewer)
     yield Contest("ead", "ElasticNet 6x200", "l1", None, {**search, "beta": 0.01}, **fewer)
     budget = {"steps": 10, "most": 1000}
     yield Contest("hsj", "HopSkipJump 10", "l2", None, budget, **fewer)

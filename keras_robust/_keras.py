@@ -5,6 +5,7 @@ else Keras 3. It is read once, here, and never written. Everything else in the p
 says `from keras_robust._keras import keras`.
 """
 
+import contextlib
 import os
 
 import tensorflow as tf
@@ -109,6 +110,42 @@ def apply_loss(trainer, tape, loss, inputs=None):
     pairs = zip(gradients[: len(variables)], variables, strict=True)
     trainer.optimizer.apply_gradients(pairs)
     return None if inputs is None else gradients[-1]
+
+
+@contextlib.contextmanager
+def computing_in(model, dtype: str | None):
+    """While it lasts the layers of `model` compute in `dtype`; their variables stay as they are.
+
+    For code that is being traced: what is traced inside keeps the type. None changes nothing.
+    """
+    make = keras.mixed_precision.Policy if LEGACY else keras.dtype_policies.DTypePolicy
+    with contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers() if dtype else ():
+            policy = layer._dtype_policy if LEGACY else layer.dtype_policy
+            if policy.compute_dtype == "float32":
+                stack.callback(_set_policy, layer, policy)
+                _set_policy(layer, make(f"mixed_{dtype}"))
+                if LEGACY:
+                    _cast_variables(layer, dtype, stack)
+        yield
+
+
+def _set_policy(layer, policy):
+    if LEGACY:
+        layer._set_dtype_policy(policy)
+    else:
+        layer.dtype_policy = policy
+
+
+def _cast_variables(layer, dtype, stack):
+    """What Keras 3 does in a layer's call: tf_keras does it for layers made under the policy."""
+    if "Normalization" in type(layer).__name__:
+        return  # They compute in float32 with parameters of their own type.
+    for name, value in list(vars(layer).items()):
+        if isinstance(value, tf.Variable) and value.dtype == tf.float32:
+            # Past Keras, which would track the tensor of a graph as if it were state.
+            stack.callback(object.__setattr__, layer, name, value)
+            object.__setattr__(layer, name, tf.cast(value, dtype))
 
 
 def for_workers(logs: dict) -> dict:

@@ -10,7 +10,7 @@ from keras_robust._keras import keras
 from keras_robust._seed import as_seed, fold
 from keras_robust.layers._learning import residual, statistics, step
 from keras_robust.layers._projection import ensemble, exact, nystrom
-from keras_robust.layers._state import add_state, mean_if_any
+from keras_robust.layers._state import add_state, keep_losses_apart, mean_if_any
 
 METHODS = ("auto", "svd", "nystrom", "ensemble", "factored")
 # Where the next method becomes the faster one, and where W stops fitting: benchmarks/low_rank.py.
@@ -58,6 +58,7 @@ class Virtual:
                 )
         # The activations go through as they are, whatever the policy.
         super().__init__(autocast=False, **kwargs)
+        keep_losses_apart(self)
         self.rank = int(rank)
         self.projection_weight = float(projection_weight)
         self.norm_weight = float(norm_weight)

@@ -1,5 +1,7 @@
 """Variables that a layer moves itself, and its metrics, in either Keras."""
 
+import threading
+
 import tensorflow as tf
 
 
@@ -47,3 +49,33 @@ def mean_if_any(keras, name: str):
             return tf.where(count > 0, mean, tf.constant(float("nan")))
 
     return MeanIfAny(name=name)
+
+
+def keep_losses_apart(layer) -> None:
+    """Gives each replica of a Keras 3 layer a list of losses of its own, as in tf_keras.
+
+    Replicas are threads that take turns wherever one waits for the others. A layer that gathers
+    statistics waits in mid-call, and with one list the replicas would then take each other's
+    losses for their own.
+    """
+    if layer.keras.__name__ != "tf_keras":
+        layer._losses = _PerThread()
+
+
+class _PerThread:
+    """As much of a list as Keras asks of `Layer._losses`, a separate one in every thread."""
+
+    def __init__(self):
+        self._lists = {}
+
+    def _own(self) -> list:
+        return self._lists.setdefault(threading.get_ident(), [])
+
+    def extend(self, values):
+        self._own().extend(values)
+
+    def clear(self):
+        self._lists.pop(threading.get_ident(), None)
+
+    def __getitem__(self, index):
+        return self._own()[index]

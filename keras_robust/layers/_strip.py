@@ -28,19 +28,11 @@ def strip_virtual(model):
     check_model(model)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
-    stripped = _Strip().model(model)
-    left = virtual_layers(stripped)
-    if left:
-        raise ValueError(
-            f"The virtual layer {left[0].name!r} sits inside a layer of `model` {model.name!r} "
-            "that is no functional or sequential model, from where it cannot be taken. Put it "
-            "beside that layer."
-        )
-    return stripped
+    return _Strip().model(model)
 
 
 def virtual_layers(model) -> list:
-    """The virtual layers of `model`, also those inside nested models and wrappers."""
+    """The virtual layers in a model or layer, also those inside nested models and wrappers."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, LowRankVirtual)]
 
 
@@ -108,10 +100,17 @@ class _Strip:
         return self.copies[id(layer)]
 
     def _copied(self, layer):
-        if isinstance(layer, keras.Model) and virtual_layers(layer):
-            return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # A bare operation of Keras 3, which holds nothing.
+        virtual = virtual_layers(layer)
+        if virtual and isinstance(layer, keras.Model):
+            return self.model(layer)
+        if virtual:
+            raise ValueError(
+                f"The virtual layer {virtual[0].name!r} sits inside layer {layer.name!r} "
+                f"({type(layer).__name__}), from where it cannot be taken. Put it beside that "
+                "layer."
+            )
         try:
             return type(layer).from_config(layer.get_config())
         except (TypeError, ValueError, NotImplementedError) as error:

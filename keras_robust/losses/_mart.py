@@ -46,8 +46,10 @@ def misclassification(labels, logits) -> tf.Tensor:
     [0.5]
     """
     logits = _wide(logits)
-    own, _ = _own(labels, logits)
-    return -tf.math.expm1(own - tf.reduce_logsumexp(logits, axis=-1))
+    own, mask = _own(labels, logits)
+    others = tf.reduce_logsumexp(tf.where(mask, logits.dtype.min, logits), axis=-1)
+    # 1 - p itself would round to zero where the label is certain.
+    return tf.sigmoid(others - own)
 
 
 def mart(labels, clean_logits, adv_logits, beta: float = 5.0) -> tf.Tensor:

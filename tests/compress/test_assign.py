@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from keras_robust._keras import LEGACY, keras
+from keras_robust.attacks import PGD
 from keras_robust.compress import Cluster
 from keras_robust.compress._assign import assign_once
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
 from keras_robust.compress._tfmot import cluster_wrapper
+from keras_robust.training import AdversarialTraining
 
 pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
 
@@ -50,3 +52,47 @@ def test_inference_does_not_search_the_clusters(tools, monkeypatch):
     assert not searches
     wrapped(x, training=True)
     assert len(searches) == 4
+
+
+def test_a_step_of_adversarial_training_searches_once(tools, monkeypatch):
+    """And ends with the weights that TF-MOT's layer, searching in every call, ends with."""
+    x, y = tools.data(32)
+    ends, searches, start = [], [], None
+    for ours in (True, False):
+        wrapped = Cluster(5).wrap(flatten(tools.model()), Context(1, 4))
+        for layer in wrapped.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+            if isinstance(layer, assign_once()):
+                if not ours:
+                    layer.__class__ = cluster_wrapper().ClusterWeights
+                monkeypatch.setattr(
+                    layer, "update_clustered_weights_associations", counted(layer, searches)
+                )
+        start = start or wrapped.get_weights()
+        wrapped.set_weights(start)
+        trainer = AdversarialTraining(wrapped, PGD(0.1, steps=3, random_start=False))
+        trainer.compile(keras.optimizers.SGD(0.1))
+        trainer.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+        ends.append(wrapped.get_weights())
+        # The step is traced once: four layers search once each, or in each of the calls.
+        assert (len(searches) == 4) == ours
+        searches.clear()
+    for here, there in zip(*ends, strict=True):
+        np.testing.assert_allclose(here, there, atol=1e-5)
+
+
+def counted(layer, searches):
+    search = layer.update_clustered_weights_associations
+
+    def update():
+        searches.append(1)
+        return search()
+
+    return update
+
+
+def test_attacks_in_another_type_are_refused(tools):
+    wrapped = Cluster(5).wrap(flatten(tools.model()), Context(1, 4))
+    with pytest.raises(ValueError, match="`attack_dtype` must be None for a model whose weights"):
+        AdversarialTraining(wrapped, PGD(0.1), attack_dtype="bfloat16")

@@ -83,7 +83,7 @@ def test_draws_differ_and_repeat_with_the_seed(rng):
 def test_projections_compile(rng):
     w = tf.constant(near_projector(rng))
     for name in ("svd", "ensemble"):
-        compiled = tf.function(lambda w: tf.matmul(*METHODS[name](w, 4, as_seed(0))), jit_compile=True)
-        np.testing.assert_allclose(
-            compiled(w), product(METHODS[name](w, 4, as_seed(0))), atol=2e-5
+        compiled = tf.function(
+            lambda w: tf.matmul(*METHODS[name](w, 4, as_seed(0))), jit_compile=True
         )
+        np.testing.assert_allclose(compiled(w), product(METHODS[name](w, 4, as_seed(0))), atol=2e-5)

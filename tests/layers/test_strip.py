@@ -108,7 +108,7 @@ def test_what_cannot_be_rebuilt_is_named():
         strip_virtual(keras.Model(inputs, Subclassed()(inputs)))
     sequence = keras.Input((5, 4))
     wrapped = keras.layers.TimeDistributed(LowRankVirtual(2, name="lr"))(sequence)
-    with pytest.raises(ValueError, match="virtual layer 'lr' sits inside a layer"):
+    with pytest.raises(ValueError, match="'lr' sits inside layer 'time_distributed.*Time"):
         strip_virtual(keras.Model(sequence, wrapped))
     with pytest.raises(ValueError, match="no weights yet"):
         strip_virtual(keras.Sequential([LowRankVirtual(2, name="lr"), keras.layers.Dense(3)]))
@@ -141,8 +141,8 @@ def test_files_hold_nothing_of_it(kind, tmp_path):
         variables = tf.train.list_variables(str(tmp_path / "with" / "1" / "variables/variables"))
         assert (300, 300) not in {tuple(shape) for _, shape in variables}
         graph = loaded.signatures["serving_default"].graph
-        shapes = {tuple(out.shape) for op in graph.get_operations() for out in op.outputs if out.shape.rank}
-        assert (300, 300) not in shapes
+        outputs = [out for op in graph.get_operations() for out in op.outputs]
+        assert (300, 300) not in {tuple(out.shape) for out in outputs if out.shape.rank}
     else:
         interpreter = tf.lite.Interpreter(str(tmp_path / "with.tflite"))
         shapes = {tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}

@@ -16,7 +16,7 @@ from keras_robust.training.objectives import Fast, Madry, Objective, Outcome
 class Collapsing(Objective):
     """Madry's objective that turns round after `good` steps, and so provokes a collapse."""
 
-    good: int = 12
+    good: int = 30
 
     def perturb(self, step, x, y):
         return step.attacked(x, y)
@@ -30,7 +30,7 @@ class Collapsing(Objective):
 TRAINER = []
 
 
-def fit(model, data, guard, objective=None, epochs=8, **settings):
+def fit(model, data, guard, objective=None, epochs=20, **settings):
     trainer = kr.AdversarialTraining(
         model, kr.attacks.PGD(0.1, steps=2), Collapsing() if objective is None else objective
     )
@@ -91,10 +91,10 @@ def test_the_best_weights_are_put_back(cnn, blobs, data):
     model = cnn()
     trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1, steps=2), Collapsing())
     TRAINER[:] = [trainer]
-    trainer.compile(keras.optimizers.SGD(0.2))
+    trainer.compile(keras.optimizers.Adam(0.02))
     guard = Keeper(*blobs(24, seed=1), fallback=Still(), drop=0.3)
     with pytest.warns(UserWarning, match="the best weights are put back"):
-        trainer.fit(data, epochs=60, callbacks=[guard], verbose=0)
+        trainer.fit(data, epochs=20, callbacks=[guard], verbose=0)
     assert guard.collapsed
     for a, b in zip(model.get_weights(), kept):
         np.testing.assert_allclose(a, b, atol=1e-7)
@@ -111,7 +111,7 @@ def test_second_collapse_stops(cnn, blobs, data):
 def test_notices_inside_an_epoch(cnn, blobs, data):
     guard = OverfittingGuard(*blobs(24, seed=1), every=2)
     with pytest.warns(UserWarning, match="goes on with"):
-        fit(cnn(), data.repeat(8), guard, epochs=1)
+        fit(cnn(), data.repeat(20), guard, epochs=1)
     assert guard.collapsed
 
 
@@ -126,12 +126,12 @@ def test_leaves_sound_training_alone(cnn, blobs, data):
 @pytest.mark.filterwarnings("ignore:Robust accuracy")
 def test_resumes_to_the_same_weights(cnn, blobs, data, tmp_path):
     results = []
-    for folder, parts in (("whole", [8]), ("parts", [5, 7, 8])):
+    for folder, parts in (("whole", [16]), ("parts", [6, 13, 16])):
         model = cnn()
         for epochs in parts:
             guard = OverfittingGuard(*blobs(24, seed=1))
             trainer = fit(model, data, guard, epochs=epochs, resume=tmp_path / folder)
-        assert guard.collapsed and int(steps_taken(trainer)) == 24
+        assert guard.collapsed and int(steps_taken(trainer)) == 48
         results.append(model.get_weights())
     for a, b in zip(*results):
         np.testing.assert_array_equal(a, b)

@@ -81,29 +81,47 @@ class _Inference:
 def _placed(weights, values):
     """`weights` hold `values` inside, and afterwards, to the bit, what they held before."""
     kept = [tf.convert_to_tensor(weight) for weight in weights]
-    for weight, value in zip(weights, values):
-        _own_copy(weight).assign(value)
+    _assign(weights, values)
     yield
-    for weight, value in zip(weights, kept):
-        _own_copy(weight).assign(value)
+    _assign(weights, kept)
 
 
 def _over_replicas(gradients):
-    """The sum over replicas, so that the weights of all move alike."""
+    """The sum over the replicas of this machine, so that the weights of all move alike."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return gradients
+    if isinstance(context.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "AWP moves weights by a sum over the devices of one machine. Train it on one worker, "
+            'for instance with kr.distribute.strategy("mirrored").'
+        )
     known = [g for g in gradients if g is not None]
-    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, known))
+
+    def add(strategy, values):
+        # Not a collective: those of the optimizer, in the same step, must meet in their order.
+        return [tf.add_n(strategy.experimental_local_results(value)) for value in values]
+
+    summed = iter(context.merge_call(add, args=(known,)))
     return [None if g is None else next(summed) for g in gradients]
 
 
-def _own_copy(weight):
-    """The copy that this replica reads: a mirrored variable refuses to be set by one replica."""
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1:
-        return weight
-    variable = weight if isinstance(weight, tf.Variable) else weight.value
-    copies = strategy.experimental_local_results(variable)
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return copies[replica % len(copies)]
+def _assign(weights, values):
+    """Sets `weights`, which one replica alone may not, to what is the same on all."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        for weight, value in zip(weights, values):
+            weight.assign(value)
+        return
+    variables = [_variable(weight) for weight in weights]
+
+    def assign(strategy, values):
+        for variable, value in zip(variables, values):
+            strategy.extended.update(variable, lambda v, new: v.assign(new), args=(value,))
+
+    context.merge_call(assign, args=(values,))
+
+
+def _variable(weight) -> tf.Variable:
+    """TensorFlow's variable, which Keras 3 wraps."""
+    return weight if isinstance(weight, tf.Variable) else weight.value

@@ -1,5 +1,6 @@
 """A packed model comes back bit for bit; anything else is refused by name."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -127,8 +128,6 @@ def test_the_other_keras_unpacks_it(tmp_path, rng):
         "np.save(folder + '/y.npy', m(np.load(folder + '/x.npy')).numpy())\n"
         "np.save(folder + '/k.npy', m.get_layer('end').kernel.numpy())\n"
     )
-    import os
-
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "0" if LEGACY else "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True
@@ -148,14 +147,14 @@ class Unregistered(layers.Layer):
         self.size = size
 
     def call(self, inputs):
-        return inputs * self.size
+        return inputs + 0.0 if self.size else inputs
 
 
 def test_what_cannot_be_rebuilt_is_named(tmp_path):
     path = tmp_path / "m"
     path.write_bytes(b"as it was")
     inputs = keras.Input((4,))
-    own = keras.Model(inputs, Unregistered(2.0, name="mine")(inputs))
+    own = keras.Model(inputs, Unregistered(np.sin, name="mine")(inputs))
     with pytest.raises(ValueError, match="Layer 'mine' \\(Unregistered\\) of `model` cannot be"):
         kr.compress.pack(own, path)
     code = keras.Model(inputs, layers.Lambda(lambda x: 2 * x, name="code")(inputs))
@@ -247,7 +246,5 @@ def test_an_architecture_that_is_no_model_is_refused(tmp_path):
         9, zlib.DEFLATED, -15, 9, zdict=kr.compress.packed._architecture.COMMON
     )
     text = packer.compress(b'{"class_name": "Dense", "module": "os"}') + packer.flush()
-    with pytest.raises(
-        ValueError, match="cannot be unpacked: its architecture, .* cannot be built"
-    ):
+    with pytest.raises(ValueError, match="its architecture, .* cannot be built"):
         kr.compress.unpack(forged(tmp_path, piece(bytes([LEGACY]) + text) + varint(0)))

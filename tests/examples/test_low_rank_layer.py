@@ -1,0 +1,40 @@
+"""The example runs, and its tables hold together."""
+
+import importlib.util
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
+
+
+@pytest.mark.skipif(not (DATA / "cifar10_subset.npz").exists(), reason="CIFAR-10 is not at hand")
+def test_quick(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    path = ROOT / "examples" / "low_rank_layer.py"
+    spec = importlib.util.spec_from_file_location("low_rank_layer", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    arguments = ["--quick", "--data", str(DATA), "--output", str(tmp_path), "--images", "20"]
+    made = example.main(arguments)
+
+    models = made["representations"]["models"]
+    assert list(models) == ["N-LR", "1-LR", "2-LR"]
+    assert models["1-LR"]["variance_at_10"] > models["N-LR"]["variance_at_10"]
+    for found in made["cut"].values():
+        assert found["cut"]["parameters"] < found["whole"]["parameters"]
+        assert found["cut"]["bytes"] < found["whole"]["bytes"]
+        assert max(factor for *_, factor, _ in found["files"]) > 400
+    for found in made["robustness"]["artifacts"].values():
+        assert found["robust_accuracy"]["PGD-7 8/255"] <= found["clean_accuracy"]
+    printed = capsys.readouterr().out
+    assert "Probe accuracy (%) by dimensions" in printed and "DeepFool, median l2" in printed
+    figures = {"variance", "probes", "eps", "stability", "classes_N-LR", "classes_2-LR"}
+    assert figures <= {p.stem for p in tmp_path.glob("*.png")}
+
+    # What is on disk is not trained again.
+    kept = example.trained(tmp_path / "1-LR.keras", None, None, None, None)
+    assert kept.get_layer("low_rank_pool").rank == 10
+    assert (tmp_path / "reports" / "1-LR" / "report.html").exists()
