@@ -282,7 +282,7 @@ def network(low_rank=0, width=16, base=None):
     x = convolution(x, width, 1, "stem")
     for block in range(1, 5):
         if block == 4 and low_rank == 2:
-            x = virtual(x, 100, "low_rank_block3")
+            x = virtual(x, 100, 1.0, "low_rank_block3")
         stride, filters = 1 if block == 1 else 2, width * 2 ** (block - 1)
         y = convolution(x, filters, stride, f"block{block}_a")
         y = convolution(y, filters, 1, f"block{block}_b", relu=False)
@@ -292,14 +292,14 @@ def network(low_rank=0, width=16, base=None):
         x = keras.layers.ReLU(name=f"block{block}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if low_rank:
-        x = virtual(x, 10, "low_rank_pool")
+        x = virtual(x, 10, 10.0, "low_rank_pool")
     model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
     for layer in base.layers if base else ():
         model.get_layer(layer.name).set_weights(layer.get_weights())
     return model
 
 
-def virtual(x, rank, name):
+def virtual(x, rank, weight, name):
     """A low-rank layer that sees activations in units of the root of their number.
 
     They have a length of about one then, as its norm loss wants it; with lengths of 10 and 60 the
@@ -307,7 +307,7 @@ def virtual(x, rank, name):
     """
     length = math.prod(x.shape[1:]) ** 0.5
     x = keras.layers.Rescaling(1 / length, name=f"{name}_in")(x)
-    x = kr.layers.LowRankVirtual(rank, projection_weight=10.0, name=name)(x)
+    x = kr.layers.LowRankVirtual(rank, projection_weight=weight, name=name)(x)
     return keras.layers.Rescaling(length, name=f"{name}_out")(x)
 
 

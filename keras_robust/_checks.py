@@ -33,6 +33,18 @@ def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
     return x
 
 
+def assert_rows(x) -> tf.Tensor:
+    """`x`, refused while the graph runs where a replica got no row of the global batch."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return x
+    message = (
+        "A replica got no row: the last batch has fewer rows than there are replicas. Leave it "
+        "out with batch(size, drop_remainder=True)."
+    )
+    with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(x)[0], message)]):
+        return tf.identity(x)
+
+
 def assert_in_bounds(x, bounds) -> None:
     """Raises while a graph runs when `x` leaves `bounds`; XLA leaves such checks out."""
     low, high = tf.reduce_min(x), tf.reduce_max(x)

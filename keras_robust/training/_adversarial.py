@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_robust._checks import (
     assert_in_bounds,
+    assert_rows,
     check_images,
     check_labels,
     check_logit_model,
@@ -257,7 +258,7 @@ class AdversarialTraining(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = check_images(x)
+        x = assert_rows(check_images(x))
         assert_in_bounds(x, self.attack.bounds)
         for _ in range(self.objective.replays):
             with resolved_weights(self.model):
@@ -284,7 +285,7 @@ class AdversarialTraining(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = check_images(x)
+        x = assert_rows(check_images(x))
         assert_in_bounds(x, self.validation_attack.bounds)
         logits = self.model(x, training=False)
         loss = loss_of(self, x, y, logits, sample_weight)

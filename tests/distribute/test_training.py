@@ -41,3 +41,8 @@ def test_a_killed_worker_costs_an_epoch_at_most(trained):
     assert any("Worker 1 ended with signal SIGKILL" in line for line in lines)
     assert any("start again (restart 1 of 1)" in line for line in lines)
     np.testing.assert_allclose(found["killed"]["madry"], found["single"]["madry"], atol=2e-6)
+
+
+def test_a_batch_with_fewer_rows_than_replicas_is_refused(trained):
+    found, _ = trained
+    assert "fewer rows than there are replicas" in str(found["mirrored"]["one_row_for_two"])

@@ -41,6 +41,9 @@ def test_quick(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(kept, [0.08, 0.09, 0.26], atol=0.002)
     assert max(row["distinct"] for row in report.weights if row["weight"] == "kernel") <= 65
     assert report.total["ratio"] >= 40
+    kernels = [row for row in report.weights if row["weight"] == "kernel"]
+    coded, limit = (sum(row[key] for row in kernels) for key in ("packed", "entropy"))
+    assert coded <= 1.03 * limit
     assert rows["smaller 0"]["bytes"] < rows["ours"]["bytes"] < rows["P"]["bytes"] / 3
     # Little training on little data, but far from the 90% of chance.
     assert rows["ours"]["error"] < 25

@@ -7,24 +7,8 @@ from keras_robust._keras import LEGACY, keras
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
+from keras_robust.compress.packed._words import COMMON
 
-# What the Kerases write again and again: a text to refer back to. Part of the file format.
-COMMON = json.dumps(
-    {
-        "pool_size": [2, 2],
-        "activation": "linear",
-        "beta_initializer": {
-            "module": "keras.initializers",
-            "class_name": "Zeros",
-            "config": {},
-            "registered_name": None,
-        },
-        "momentum": 0.99,
-        "epsilon": 0.001,
-        "groups": 1,
-    },
-    separators=(",", ":"),
-).encode()
 _MOST_BYTES = 1 << 26
 
 

@@ -40,7 +40,7 @@ def decode(content: bytes, shape, alphabet: int, zero: int | None) -> np.ndarray
     if count > _NEIGHBOURS:
         raise Damaged(f"{count} neighbours")
     distances = [reader.number() for _ in range(count)]
-    if any(not 1 <= d <= _FARTHEST for d in distances):
+    if any(not 1 <= d <= min(_FARTHEST, shape[0]) for d in distances):
         raise Damaged(f"neighbours at {distances}")
     coder = Decoder(reader.take(reader.left))
     flags, symbols = _run(coder, None, None, shape, alphabet, zero, distances)

@@ -14,7 +14,7 @@ from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 
 MAGIC = b"\x89KRZ"  # No text begins with such a byte.
 VERSION = 1
-_MOST_WEIGHTS = 1 << 31
+_MOST_WEIGHTS = 1 << 28  # A gigabyte: so much a small file may ask for.
 
 
 def pack(model, path, *, vectors: str = "float32") -> int:
@@ -53,7 +53,7 @@ def pack(model, path, *, vectors: str = "float32") -> int:
 
 
 def assemble(model, vectors: str = "float32"):
-    """The parts of the file, in order, and the weights as stored: see `weights_of`.
+    """The parts of the file, in order, and the weights as `named` gives them, rounded if asked.
 
     The parts are the start with the architecture, one a weight, and the checksum.
     """
@@ -62,7 +62,13 @@ def assemble(model, vectors: str = "float32"):
         raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
     if vectors not in ("float32", "float16"):
         raise ValueError(f'`vectors` must be "float32" or "float16", got {vectors!r}.')
-    start = MAGIC + bytes([VERSION]) + piece(_architecture.serialize(model))
+    architecture = _architecture.serialize(model)
+    if model.count_params() > _MOST_WEIGHTS:
+        raise ValueError(
+            f"`model` has {model.count_params():,} weights, a packed file may hold "
+            f"{_MOST_WEIGHTS:,}. Save it with model.save instead."
+        )
+    start = MAGIC + bytes([VERSION]) + piece(architecture)
     weights = [
         (layer, name, _rounded(value, layer, vectors)) for layer, name, value in named(model)
     ]
@@ -166,7 +172,7 @@ def read(path: pathlib.Path):
         shape = tuple(reader.number() for _ in range(reader.byte()))
         total += math.prod(shape)
         if total > _MOST_WEIGHTS:
-            raise Damaged(f"it announces {total:,} weights")
+            raise Damaged(f"it announces {total:,} weights, more than {_MOST_WEIGHTS:,}")
         coded = reader.piece()
         try:
             weights.append(_tensor.decode(coded, _dtype(name), shape))

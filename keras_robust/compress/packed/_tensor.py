@@ -184,6 +184,8 @@ def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
         return _read_gaps(reader, size, alphabet)
     if way != _CONTEXT:
         raise Damaged(f"indices are coded in the unknown way {way}")
+    if size > _MOST_FOR_CONTEXT:
+        raise Damaged(f"{size:,} indices in context, more than {_MOST_FOR_CONTEXT:,}")
     zero = reader.number()
     if zero > alphabet:
         raise Damaged(f"the zero is entry {zero - 1} of {alphabet}")

@@ -12,6 +12,7 @@ import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress.packed import _file
 from keras_robust.compress.packed._bytes import piece, varint
+from keras_robust.compress.packed._words import COMMON
 
 layers = keras.layers
 
@@ -248,3 +249,7 @@ def test_an_architecture_that_is_no_model_is_refused(tmp_path):
     text = packer.compress(b'{"class_name": "Dense", "module": "os"}') + packer.flush()
     with pytest.raises(ValueError, match="its architecture, .* cannot be built"):
         kr.compress.unpack(forged(tmp_path, piece(bytes([LEGACY]) + text) + varint(0)))
+
+
+def test_the_common_text_is_that_of_version_1():
+    assert (_file.VERSION, zlib.crc32(COMMON)) == (1, 831651814)
