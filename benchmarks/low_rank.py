@@ -1,7 +1,7 @@
 """What the low-rank virtual layer costs: its projections, and a training step with it.
 
-    python benchmarks/low_rank.py            # a few minutes
-    python benchmarks/low_rank.py --quick    # does it run?
+python benchmarks/low_rank.py            # a few minutes
+python benchmarks/low_rank.py --quick    # does it run?
 """
 
 import _common
@@ -14,8 +14,8 @@ def main(arguments=None) -> dict:
     options = _common.parser(__doc__.partition("\n")[0], NAME).parse_args(arguments)
     _common.pin(options.core)
     quick, widths = options.quick, [128, 256, 512, 1024, 2048, 4096, 8192, 16384]
-    result = {"environment": _common.environment(), "rank": RANK, "columns": COLUMNS}
-    result |= {"draws": DRAWS, "every": EVERY}
+    settings = {"quick": quick, "rank": RANK, "columns": COLUMNS, "draws": DRAWS, "every": EVERY}
+    result = {"benchmark": NAME, "environment": _common.environment(), "settings": settings}
     result["layer"] = layer_alone([64, 512] if quick else [*widths], options.seed, quick)
     result["step"] = step_overhead(options.seed, quick)
     result["projection"] = projections([64, 128] if quick else widths, 2 if quick else 5)

@@ -25,6 +25,7 @@ from keras_robust.evaluation._intervals import wilson
 
 DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
 MODELS = {"N-LR": 0, "1-LR": 1, "2-LR": 2}
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIMENSIONS = (1, 2, 3, 5, 10, 20)
 # Accuracy (%) of the paper's ResNet-50 under PGD: without and with the layer.
 PAPER = {
@@ -70,15 +71,15 @@ def main(arguments=None) -> dict:
     train, test = kr.data.arrays(data.train), kr.data.arrays(data.test)
     images = options.images or (20 if quick else 300)
     results = {
-        "representations": representations(models, train, test, data.class_names, output),
-        "cut": cut_networks(models, train, test, output, 1 if quick else 6),
+        "representations": representations(models, train, test, output),
+        "cut": cut_networks(models, train, test, output, 1 if quick else 4),
         "robustness": robustness(models, test, images, output, quick),
     }
     (output / "low_rank_layer.json").write_text(json.dumps(results, indent=1))
     return results
 
 
-def representations(models, train, test, class_names, output) -> dict:
+def representations(models, train, test, output) -> dict:
     """Accuracies, spectra and probes of the last representation, of 16 * 8 features."""
     found, ratios, curves = {}, {}, {}
     for name, model in models.items():
@@ -103,7 +104,7 @@ def representations(models, train, test, class_names, output) -> dict:
                     if k <= most
                 ]
         kr.transfer.class_plot(
-            z_test, test[1], output / f"classes_{name}.png", name, class_names=class_names
+            z_test, test[1], output / f"classes_{name}.png", name, class_names=CLASSES
         )
     kr.analysis.plot_variance(ratios, output / "variance.png", largest=30)
     lines(
@@ -150,8 +151,10 @@ def cut_networks(models, train, test, output, epochs) -> dict:
                 f"{sizes[part]['parameters']:>10,}{exported.bytes:>12,}"
             )
         kernel, bias = cut.layers[-1].get_weights()
-        z_train, z_test = (kr.transfer.embeddings(model, "block3", x) for x, _ in (train, test))
-        fitted = kr.transfer.low_dimensional_embedding(z_train, 100)
+        z_fit, z_test = (
+            kr.transfer.embeddings(model, "block3", x) for x in (train[0][:3000], test[0])
+        )
+        fitted = kr.transfer.low_dimensional_embedding(z_fit, 100)
         files = []
         for rank, bits in ((100, 8), (40, 8), (20, 8), (10, 8), (10, 4)):
             path = output / f"{name}.kre"

@@ -64,6 +64,8 @@ def lines(
             )
         if level is not None:
             axes.axhline(level, color="#6b7686", linestyle=":", label=level_label or None)
+        if all(np.issubdtype(np.asarray(x).dtype, np.integer) for x, _ in curves.values()):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(*(y_limits or (0, None)))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

@@ -154,8 +154,8 @@ def plot_stability(stabilities, path, title: str = "Movement of activations"):
         curves,
         path,
         title,
-        x_label="size of the perturbation, ||d||² / ||x||²",
-        y_label="movement, ||f(x + d) − f(x)||² / ||f(x)||²",
+        x_label="||d||² / ||x||²",
+        y_label="||f(x + d) − f(x)||² / ||f(x)||²",
     )
 
 

@@ -55,7 +55,9 @@ class _Strip:
                 f"Model {model.name!r} has no weights yet. Build it first, for instance with an "
                 "Input as its first layer."
             )
-        copy = self._sequential(model) if isinstance(model, keras.Sequential) else self._graph(model)
+        copy = (
+            self._sequential(model) if isinstance(model, keras.Sequential) else self._graph(model)
+        )
         copy.trainable = model.trainable
         for old, new in self._pairs(model):
             new.trainable = old.trainable

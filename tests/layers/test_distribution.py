@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-from keras_robust._keras import LEGACY
 from keras_robust.distribute import launch
 
 SCRIPT = pathlib.Path(__file__).with_name("train_together.py")

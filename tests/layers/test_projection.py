@@ -84,6 +84,6 @@ def test_projections_compile(rng):
     w = tf.constant(near_projector(rng))
     for name in ("svd", "ensemble"):
         compiled = tf.function(
-            lambda w: tf.matmul(*METHODS[name](w, 4, as_seed(0))), jit_compile=True
+            lambda w, name=name: tf.matmul(*METHODS[name](w, 4, as_seed(0))), jit_compile=True
         )
         np.testing.assert_allclose(compiled(w), product(METHODS[name](w, 4, as_seed(0))), atol=2e-5)

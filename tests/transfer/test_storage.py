@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_robust.transfer import (
     load_embeddings,
@@ -170,3 +172,28 @@ def test_wrong_input_says_what_to_do(z, tmp_path):
     other = low_dimensional_embedding(z[:100], 2)
     with pytest.raises(ValueError, match="`projection` is not the one"):
         load_embeddings(path, other)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    features=st.integers(1, 7),
+    bits=st.sampled_from([2, 4, 8, 16, 32]),
+    codec=st.sampled_from(["none", "zlib", "lzma", "auto"]),
+    scale=st.sampled_from([0.0, 1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 9),
+)
+def test_whatever_is_written_is_read(tmp_path_factory, rows, features, bits, codec, scale, seed):
+    path = tmp_path_factory.mktemp("any") / "z.kre"
+    z = scale * np.random.default_rng(seed).normal(size=(rows, features))
+    rank = min(rows, features)
+    stored = save_embeddings(path, z, rank, bits=bits, codec=codec)
+    again = load_embeddings(path)
+    assert again.shape == z.shape and again.dtype == np.float32
+    exact = low_dimensional_embedding(z, rank)
+    error = np.linalg.norm(load_embeddings(path, coordinates=True) - exact(z))
+    # Never worse than to leave the coordinates out.
+    assert error <= np.linalg.norm(exact(z)) + 1e-6 * scale
+    if bits >= 16:
+        np.testing.assert_allclose(again, z, atol=1e-3 * scale)
+    assert stored.error <= 1.0 + 1e-6

@@ -7,6 +7,7 @@ from keras_robust._keras import LEGACY, keras
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
+from keras_robust.compress.packed._quantized import is_quantized, scope
 from keras_robust.compress.packed._words import COMMON
 
 _MOST_BYTES = 1 << 26
@@ -14,13 +15,19 @@ _MOST_BYTES = 1 << 26
 
 def serialize(model) -> bytes:
     """The architecture of `model`; raises `ValueError` naming a layer that cannot be rebuilt."""
-    check(model)
-    description = keras.saving.serialize_keras_object(model)
+    quantized = is_quantized(model)
+    with scope(quantized):
+        check(model)
+        description = keras.saving.serialize_keras_object(model)
     for key in ("compile_config", "build_config"):
         description.pop(key, None)
+    if quantized:
+        # TF-MOT's layers would make their variables twice: in `build`, and when called.
+        for layer in description["config"]["layers"]:
+            layer.pop("build_config", None)
     text = json.dumps(description, separators=(",", ":"), sort_keys=True).encode()
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=COMMON)
-    return bytes([LEGACY]) + packer.compress(text) + packer.flush()
+    return bytes([LEGACY + 2 * quantized]) + packer.compress(text) + packer.flush()
 
 
 def check(model) -> None:
@@ -51,13 +58,21 @@ def check(model) -> None:
             ) from error
 
 
+def written_by_legacy(content: bytes) -> bool:
+    """Whether tf_keras wrote the architecture, else Keras 3."""
+    if not content or content[0] > 3:
+        raise Damaged("its architecture is of no known kind")
+    return bool(content[0] & 1)
+
+
 def rebuild(content: bytes):
     """The model of the Keras that wrote the architecture, its weights not yet set."""
-    legacy, text = bool(content[0]), _inflate(content[1:])
+    legacy, text = written_by_legacy(content), _inflate(content[1:])
     package = tf_keras() if legacy else keras_3()
     try:
         description = json.loads(text)
-        model = package.saving.deserialize_keras_object(description, safe_mode=True)
+        with scope(bool(content[0] & 2)):
+            model = package.saving.deserialize_keras_object(description, safe_mode=True)
         if not isinstance(model, package.Model):
             raise ValueError(f"it is a {type(model).__name__}, no model")
     except Exception as error:

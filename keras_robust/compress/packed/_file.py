@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from keras_robust._files import beside, check_writable
 from keras_robust._keras import check_model, is_model
-from keras_robust.compress.packed import _architecture, _tensor
+from keras_robust.compress.packed import _architecture, _quantized, _tensor
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 
 MAGIC = b"\x89KRZ"  # No text begins with such a byte.
 VERSION = 1
+_CODES = "int8 of "  # And the position of the weight that 127 stands for.
 _MOST_WEIGHTS = 1 << 28  # A gigabyte: so much a small file may ask for.
 
 
@@ -23,7 +24,9 @@ def pack(model, path, *, vectors: str = "float32") -> int:
     Each weight is coded bit for bit in the way that is smallest for it: a codebook and
     arithmetic-coded indices where it has few different values (pruned, clustered, binary), else
     its bytes, entropy-coded. Nothing is rounded: make the weights few with `Prune` and `Cluster`
-    first. The same model gives the same bytes.
+    first. The same model gives the same bytes. Of a model that `Quantize` made the kernels are
+    stored as the int8 values that it computes with, not as the floats behind them: the outputs
+    are the same, bit for bit.
 
     Args:
         model: a built Sequential or functional model.
@@ -73,9 +76,14 @@ def assemble(model, vectors: str = "float32"):
         (layer, name, _rounded(value, layer, vectors)) for layer, name, value in named(model)
     ]
     parts = [start + varint(len(weights))]
-    for _, _, value in weights:
-        kind = value.dtype.name.encode()
-        header = piece(kind) + bytes([value.ndim]) + b"".join(map(varint, value.shape))
+    codes = _quantized.codes(model)
+    for place, (layer, name, value) in enumerate(weights):
+        kind = value.dtype.name
+        if place in codes:
+            value, top = codes[place]
+            kind = f"{_CODES}{top}"
+            weights[place] = layer, name, _quantized.values(value, weights[top][2])
+        header = piece(kind.encode()) + bytes([value.ndim]) + b"".join(map(varint, value.shape))
         parts.append(header + piece(_tensor.encode(value)))
     parts.append(zlib.crc32(b"".join(parts)).to_bytes(4, "little"))
     return parts, weights
@@ -142,7 +150,7 @@ def unpack(path):
             )
         for variable, value in zip(model.weights, weights, strict=True):
             variable.assign(value)
-        return _architecture.for_this_keras(model, bool(architecture[0]))
+        return _architecture.for_this_keras(model, _architecture.written_by_legacy(architecture))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be unpacked: {error}.") from error
 
@@ -165,7 +173,7 @@ def read(path: pathlib.Path):
         raise Damaged("its checksum is wrong: it is cut short or was altered. Copy it again")
     reader = Reader(content[5:-4])
     architecture = reader.piece()
-    weights, sizes, total = [], [], 0
+    weights, sizes, total, codes = [], [], 0, {}
     for _ in range(reader.number()):
         before = reader.left
         name = reader.piece().decode("ascii", "replace")
@@ -174,13 +182,31 @@ def read(path: pathlib.Path):
         if total > _MOST_WEIGHTS:
             raise Damaged(f"it announces {total:,} weights, more than {_MOST_WEIGHTS:,}")
         coded = reader.piece()
+        if name.startswith(_CODES):
+            codes[len(weights)] = name.removeprefix(_CODES)
+            name = "int8"
         try:
             weights.append(_tensor.decode(coded, _dtype(name), shape))
         except Damaged as error:
             raise Damaged(f"weight {len(weights)}: {error}") from error
         sizes.append(before - reader.left)
     reader.end()
+    for place, top in codes.items():
+        weights[place] = _restored(weights, place, top)
     return architecture, weights, sizes
+
+
+def _restored(weights, place: int, top: str) -> np.ndarray:
+    """The float32 weight that the codes at `place` stand for."""
+    if not top.isdecimal() or int(top) >= len(weights) or weights[int(top)].dtype != np.float32:
+        raise Damaged(f"weight {place}: its codes are relative to weight {top!r}, which is none")
+    try:
+        value = _quantized.values(weights[place], weights[int(top)])
+    except ValueError as error:
+        raise Damaged(f"weight {place}: {error}") from error
+    if value.shape != weights[place].shape:
+        raise Damaged(f"weight {place}: its codes and their range do not fit")
+    return value
 
 
 def _dtype(name: str) -> np.dtype:
