@@ -31,16 +31,17 @@ PLANS = {
         kr.zoo.lenet_300_100,
         kept={"dense1": 0.08, "dense2": 0.09, "logits": 0.26},
         bits={"dense1": 6, "dense2": 6, "logits": 6},
-        epochs={"reference": 14, "pruned": 10, "clustered": 3, "rung": 10},
+        epochs={"reference": 14, "pruned": 10, "clustered": 3, "rung": 6},
         # Shares of the weights that the paper keeps, and bits an index: past the paper.
-        rungs=[(0.6, 4), (0.45, 4), (0.35, 4)],
+        rungs=[(0.6, 4), (0.4, 4), (0.28, 3)],
         limit=1.64,
         paper={"error": 1.58, "P": 12, "P+Q": 32, "P+Q+H": 40},
     ),
     "LeNet-5": Plan(
         kr.zoo.lenet5,
         kept={"conv1": 0.66, "conv2": 0.12, "dense1": 0.08, "logits": 0.19},
-        bits={"conv1": 8, "conv2": 8, "dense1": 5, "logits": 5},
+        # The paper has 8 for the convolutions: as many centroids as conv1 keeps weights.
+        bits={"conv1": 7, "conv2": 7, "dense1": 5, "logits": 5},
         epochs={"reference": 5, "pruned": 4, "clustered": 1, "rung": 3},
         rungs=[(0.3, 4), (0.15, 4), (0.1, 4)],
         limit=0.80,
@@ -68,14 +69,13 @@ def compress(name, plan, data, options) -> dict:
     few = 0.3 if options.quick else 1.0
     epochs = {stage: few * count for stage, count in plan.epochs.items()}
     start = stages.run("reference", dense, plan.build, epochs["reference"])
-    teacher = start
     start = stages.run("P", pruned, start, epochs["pruned"], plan.kept)
     stages.run("ours", clustered, start, epochs["clustered"], plan.bits)
     for number, (share, bits) in enumerate(plan.rungs):
         kept = {layer: share * value for layer, value in plan.kept.items()}
-        start = stages.run(f"sparser {number}", pruned, start, epochs["rung"], kept, teacher)
+        start = stages.run(f"sparser {number}", pruned, start, epochs["rung"], kept)
         title, bits = f"smaller {number}", dict.fromkeys(plan.bits, bits)
-        stages.run(title, clustered, start, epochs["clustered"], bits, teacher, biases=4)
+        stages.run(title, clustered, start, epochs["clustered"], bits, biases=4)
         if stages.rows[title]["validation"] > plan.limit + 0.3:
             break
     show(name, plan, stages)
@@ -93,7 +93,6 @@ class Stages:
         """The model of stage `title`, unpacked; made by `make` unless its file is there."""
         path = self.folder / f"{title}.krz"
         if not path.exists():
-            print(f"{self.name}, {title} ...", flush=True)
             kr.compress.pack(make(self.data, *arguments, **settings), path)
         model = kr.compress.unpack(path)
         self.rows[title] = {
@@ -101,6 +100,8 @@ class Stages:
             "error": error(model, *self.data["test"]),
             "validation": error(model, *self.data["validation"]),
         }
+        row = self.rows[title]
+        print(f"{self.name}, {title}: {row['bytes']:,} bytes, {row['error']:.2f} %", flush=True)
         return model
 
     def report(self, title):
@@ -113,15 +114,15 @@ def dense(data, build, epochs):
     return model
 
 
-def pruned(data, start, epochs, kept, teacher=None):
+def pruned(data, start, epochs, kept):
     model = copy(start)
-    fit(model, data, epochs, kept, teacher)
+    fit(model, data, epochs, kept)
     return model
 
 
-def clustered(data, start, epochs, bits, teacher=None, biases=None):
+def clustered(data, start, epochs, bits, biases=None):
     model = copy(start)
-    fit_shared(model, data, epochs, bits, biases, teacher)
+    fit_shared(model, data, epochs, bits, biases)
     return model
 
 
@@ -153,7 +154,7 @@ def show(name, plan, stages):
     print(f"\n{ours}\n", flush=True)
 
 
-def fit(model, data, epochs, kept=None, teacher=None, rate=1e-3):
+def fit(model, data, epochs, kept=None, rate=1e-3):
     """Trains; with `kept`, the smallest weights of each layer go to zero on the way."""
     kernels = {layer: model.get_layer(layer).kernel for layer in kept or {}}
     masks = {layer: tf.Variable(kernel != 0, dtype=tf.bool) for layer, kernel in kernels.items()}
@@ -163,7 +164,7 @@ def fit(model, data, epochs, kept=None, teacher=None, rate=1e-3):
 
     @tf.function
     def step(x, y):
-        gradients = gradients_of(model, x, y, model.trainable_variables, teacher)
+        gradients = gradients_of(model, x, y, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables))
         for layer, kernel in kernels.items():
             kernel.assign(tf.where(masks[layer], kernel, 0.0))
@@ -181,7 +182,7 @@ def fit(model, data, epochs, kept=None, teacher=None, rate=1e-3):
         step(batch["x"], batch["y"])
 
 
-def fit_shared(model, data, epochs, bits, biases=None, teacher=None, rate=3e-4):
+def fit_shared(model, data, epochs, bits, biases=None, rate=3e-4):
     """Makes weights share 2^bits values a layer, and trains these; zeros stay zero.
 
     Han et al. 2016, section 3: k-means from centroids evenly between the extremes; the gradient
@@ -209,7 +210,7 @@ def fit_shared(model, data, epochs, bits, biases=None, teacher=None, rate=3e-4):
     @tf.function
     def step(x, y):
         wanted = [variable for variable, _, _ in books] + free
-        gradients = gradients_of(model, x, y, wanted, teacher)
+        gradients = gradients_of(model, x, y, wanted)
         for index, (_, book, labels) in enumerate(books):
             flat = tf.reshape(gradients[index], [-1])
             sums = tf.math.unsorted_segment_sum(flat, labels, book.shape[0] + 1)
@@ -221,16 +222,16 @@ def fit_shared(model, data, epochs, bits, biases=None, teacher=None, rate=3e-4):
     for done, batch in batches(data, epochs):
         optimizer.learning_rate.assign(cosine(rate, done))
         step(batch["x"], batch["y"])
+    # Two bytes a centroid in the file.
+    for _, book, _ in books:
+        book.assign(tf.cast(tf.cast(book, tf.float16), tf.float32))
+    use()
 
 
-def gradients_of(model, x, y, variables, teacher=None):
-    """Of the cross-entropy; with a teacher half of it at temperature 2 (Hinton et al. 2015)."""
+def gradients_of(model, x, y, variables):
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-        if teacher is not None:
-            soft = tf.nn.softmax(teacher(x, training=False) / 2.0)
-            loss = (loss + 4.0 * tf.nn.softmax_cross_entropy_with_logits(soft, logits / 2.0)) / 2
         loss = tf.reduce_mean(loss)
     return tape.gradient(loss, variables)
 

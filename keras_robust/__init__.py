@@ -23,6 +23,7 @@ _MODULES = (
 )
 _NAMES = {
     "AdversarialTraining": "training",
+    "Distillation": "training",
     "Report": "evaluation",
     "evaluate": "evaluation",
     "from_keras3": "bridge",

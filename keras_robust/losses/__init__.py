@@ -7,6 +7,7 @@ from keras_robust.losses._classification import (
     log_odds,
     margin,
 )
+from keras_robust.losses._distillation import Distillation, distillation, ensemble_logits
 from keras_robust.losses._gradients import gradient_penalty, misalignment, unit_rows
 from keras_robust.losses._mart import mart, misclassification, runner_up
 from keras_robust.losses._pairing import logit_pairing
@@ -14,9 +15,12 @@ from keras_robust.losses._smoothing import LabelSmoothing, smooth
 from keras_robust.losses._trades import trades
 
 __all__ = [
+    "Distillation",
     "LabelSmoothing",
     "cross_entropy",
+    "distillation",
     "dlr",
+    "ensemble_logits",
     "gradient_penalty",
     "kl_divergence",
     "log_odds",

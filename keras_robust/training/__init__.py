@@ -2,8 +2,16 @@
 
 from keras_robust.training import objectives
 from keras_robust.training._adversarial import AdversarialTraining
+from keras_robust.training._distillation import Distillation
 from keras_robust.training._overfitting_guard import OverfittingGuard
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._weight_average import WeightAverage
 
-__all__ = ["AdversarialTraining", "OverfittingGuard", "Ramp", "WeightAverage", "objectives"]
+__all__ = [
+    "AdversarialTraining",
+    "Distillation",
+    "OverfittingGuard",
+    "Ramp",
+    "WeightAverage",
+    "objectives",
+]

@@ -24,6 +24,7 @@ from keras_robust._keras import (
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
+from keras_robust.layers._state import mean_if_any
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data
 from keras_robust.training._evidence import Evidence, StopAtNaN
@@ -77,6 +78,7 @@ class AdversarialTraining(keras.Model):
 
     # Callbacks need not compute for a step what the step computes itself.
     resolves_weights = True
+    _needs_attack = True
 
     def __init__(
         self,
@@ -95,8 +97,9 @@ class AdversarialTraining(keras.Model):
             raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
         validation_attack = attack if validation_attack is None else validation_attack
         objective = Madry() if objective is None else objective
-        _check_type(attack, Ascent, "attack", "kr.attacks.PGD(eps=0.1)")
-        _check_type(validation_attack, Ascent, "validation_attack", "kr.attacks.PGD(eps=0.1)")
+        for name, value in (("attack", attack), ("validation_attack", validation_attack)):
+            if value is not None or self._needs_attack:
+                _check_type(value, Ascent, name, "kr.attacks.PGD(eps=0.1)")
         _check_type(objective, Objective, "objective", "kr.objectives.Madry()")
         if eps_ramp is not None:
             _check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")
@@ -126,7 +129,8 @@ class AdversarialTraining(keras.Model):
         # Named "loss", it takes the place of the compiled one in the logs: that one would
         # hold the compiled part of the objective alone.
         self._loss_mean = keras.metrics.Mean(name="loss")
-        self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+        attacked = attack is not None or validation_attack is not None
+        self._robust_accuracy = mean_if_any(keras, "robust_accuracy") if attacked else None
 
     def build(self, input_shape=None):
         if not self.model.built:
@@ -184,11 +188,11 @@ class AdversarialTraining(keras.Model):
             FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz`, in
                 the folder of `resume` or a temporary one that the message names.
         """
-        examples = check_data(self.model, self.attack.bounds, x, y)
+        examples = check_data(self.model, _bounds(self.attack), x, y)
         validation = kwargs.get("validation_data")
         if validation is not None:
             pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
-            check_data(self.model, self.validation_attack.bounds, *pair, "validation_data")
+            check_data(self.model, _bounds(self.validation_attack), *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
             self._create_variables(*(part[:2] for part in examples))
         rows = batch_rows(x, examples, *args[:1], **kwargs)
@@ -221,7 +225,7 @@ class AdversarialTraining(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss, compiled metrics and robust accuracy, as `keras.Model.evaluate`."""
         if not kwargs.get("_use_cached_eval_dataset"):  # What `fit` calls has been checked.
-            check_data(self.model, self.validation_attack.bounds, x, y)
+            check_data(self.model, _bounds(self.validation_attack), x, y)
             self.built = True
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -259,7 +263,8 @@ class AdversarialTraining(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = assert_rows(check_images(x))
-        assert_in_bounds(x, self.attack.bounds)
+        if self.attack is not None:
+            assert_in_bounds(x, self.attack.bounds)
         for _ in range(self.objective.replays):
             with resolved_weights(self.model):
                 logs = self._train_once(x, y, sample_weight)
@@ -280,18 +285,21 @@ class AdversarialTraining(keras.Model):
             self._carried.write(self.objective.carry(step, x, gradient))
         if self._evidence is not None:
             self._evidence.look(outcome.loss, steps_taken(self) - 1, x, x_adv, y)
-        self._update(outcome.loss, _correct(outcome.adv_logits, y))
+        self._update(outcome.loss, tf.shape(x)[0], self.attack and _correct(outcome.adv_logits, y))
         return self.compute_metrics(x, y, outcome.logits, sample_weight)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = assert_rows(check_images(x))
-        assert_in_bounds(x, self.validation_attack.bounds)
         logits = self.model(x, training=False)
         loss = loss_of(self, x, y, logits, sample_weight)
+        if self.validation_attack is None:
+            self._update(loss, tf.shape(x)[0], None)
+            return for_workers(self.compute_metrics(x, y, logits, sample_weight))
+        assert_in_bounds(x, self.validation_attack.bounds)
         x_adv = self.validation_attack(self.model, x, y, fold(as_seed(self.seed), -1))
         robust = _correct(call_logits(self.model, x_adv), y) & _correct(logits, y)
-        self._update(loss, robust)
+        self._update(loss, tf.shape(x)[0], robust)
         return for_workers(self.compute_metrics(x, y, logits, sample_weight))
 
     def save(self, filepath, *args, **kwargs):
@@ -305,18 +313,19 @@ class AdversarialTraining(keras.Model):
         scale = 1.0 if self.eps_ramp is None else self.eps_ramp(number)
         return Step(
             model=self.model,
-            attack=self.attack.for_training(),
-            eps=self.attack.eps * scale,
+            attack=None if self.attack is None else self.attack.for_training(),
+            eps=0.0 if self.attack is None else self.attack.eps * scale,
             seed=fold(fold(as_seed(self.seed), number), replica),
             compiled_loss=lambda y, logits, weight: loss_of(self, None, y, logits, weight),
             carried=self._carried.read(x) if self.objective.carries else None,
         )
 
-    def _update(self, loss, robust):
+    def _update(self, loss, rows, robust):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         # Each replica's loss is its share of the mean over the global batch.
-        self._loss_mean.update_state(loss * replicas, sample_weight=tf.shape(robust)[0])
-        self._robust_accuracy.update_state(tf.cast(robust, tf.float32))
+        self._loss_mean.update_state(loss * replicas, sample_weight=rows)
+        if robust is not None:
+            self._robust_accuracy.update_state(tf.cast(robust, tf.float32))
 
 
 def _correct(logits, y) -> tf.Tensor:
@@ -330,6 +339,11 @@ def _is_wrapped(layer) -> bool:
     return type(layer).__module__.startswith("tensorflow_model_opt") or hasattr(
         layer, "resolve_once"
     )
+
+
+def _bounds(attack):
+    """The range of inputs, None where there is no attack to know it."""
+    return None if attack is None else attack.bounds
 
 
 def _check_type(value, kind, argument, example):

@@ -66,7 +66,7 @@ def test_without_the_guard_it_collapses_and_with_it_recovers(cnn, blobs, data):
 
     alone = cnn()
     fit(alone, data, keras.callbacks.Callback())
-    assert accuracy(alone, *held_out) < 0.2
+    assert accuracy(alone, *held_out) < 0.4  # Of three classes one is left.
 
 
 def test_the_best_weights_are_put_back(cnn, blobs, data):

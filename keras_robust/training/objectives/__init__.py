@@ -2,6 +2,7 @@
 
 from keras_robust.training.objectives._alp import ALP
 from keras_robust.training.objectives._awp import AWP
+from keras_robust.training.objectives._distil import Distil
 from keras_robust.training.objectives._ensemble import Ensemble
 from keras_robust.training.objectives._fast import Fast
 from keras_robust.training.objectives._free import Free
@@ -17,6 +18,7 @@ __all__ = [
     "ALP",
     "AWP",
     "Carrying",
+    "Distil",
     "Ensemble",
     "Fast",
     "Free",

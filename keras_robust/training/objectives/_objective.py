@@ -40,6 +40,13 @@ class Step:
         """The attack's own examples for the model as it is."""
         return self.attack.perturb(self.attack.goal(self.model, y), x, self.seed, self.eps)
 
+    @property
+    def added(self) -> tf.Tensor:
+        """What the layers added to the loss in the last call, as `compiled_loss` holds it."""
+        losses = [tf.cast(loss, tf.float32) for loss in self.model.losses]
+        total = tf.add_n(losses) if losses else tf.constant(0.0)
+        return total / tf.distribute.get_strategy().num_replicas_in_sync
+
     def mean(self, values, sample_weight=None) -> tf.Tensor:
         """The mean of `(batch,)` losses, scaled so that the sum over replicas is the mean."""
         if sample_weight is not None:

@@ -1,0 +1,122 @@
+"""A student that learns its teachers' softened predictions, clean or under attack."""
+
+import dataclasses
+import typing
+
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust._checks import check_labels, check_logit_model
+from keras_robust.attacks._attack import Value, call_logits
+from keras_robust.losses._distillation import check_ensemble, check_temperature
+from keras_robust.training.objectives._objective import Objective, Outcome, check_weight
+
+METHODS = ("ard", "rslad", "iad")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distil(Objective):
+    """The distillation loss; `kr.Distillation` is the trainer for it.
+
+    The teachers are called in inference mode and always see the clean inputs (for "iad" the
+    adversarial ones too). Without an attack it is Hinton et al. 2015,
+    https://arxiv.org/abs/1503.02531, on clean inputs. With one:
+
+    - "ard", Goldblum et al. 2020, https://arxiv.org/abs/1905.09747, eq. 3: the soft term at
+      examples that climb the attack's loss, the compiled loss at clean inputs;
+    - "rslad", Zi et al. 2021, https://arxiv.org/abs/2108.07969, eq. 6: soft labels everywhere,
+      `alpha` of them at adversarial inputs, the rest at clean ones; the attack climbs the
+      divergence from the teacher; no compiled loss;
+    - "iad", Zhu et al. 2022, https://arxiv.org/abs/2106.04928, eq. 4: the teacher is trusted as far
+      as it gets the adversarial input right, to the power of `trust`, and the student's own
+      clean prediction for the rest; the compiled loss at clean inputs.
+
+    Attributes:
+        teachers: models, or callables of TensorFlow operations, that return logits.
+        temperature: T > 0, of teachers and student in the soft term.
+        alpha: share of the soft term, in [0, 1].
+        method: "ard", "rslad" or "iad".
+        mean: "arithmetic" or "geometric" mean of several teachers.
+        weights: one a teacher, or None.
+        trust: beta of "iad", >= 0.
+        attacked: whether there is an attack.
+
+    Raises:
+        TypeError: a teacher of the other Keras.
+        ValueError: a setting out of its range, or a teacher that ends in softmax.
+    """
+
+    teachers: typing.Any
+    temperature: float = 4.0
+    alpha: float = 0.9
+    method: str = "ard"
+    mean: str = "arithmetic"
+    weights: typing.Any = None
+    trust: float = 0.1
+    attacked: bool = True
+
+    def __post_init__(self):
+        many = isinstance(self.teachers, (list, tuple))
+        object.__setattr__(self, "teachers", tuple(self.teachers) if many else (self.teachers,))
+        check_temperature(self.temperature, self.alpha)
+        check_ensemble(len(self.teachers), self.mean, self.weights)
+        check_weight(self, "trust")
+        if self.method not in METHODS:
+            raise ValueError(f"`method` must be one of {METHODS}, got {self.method!r}.")
+        for index, teacher in enumerate(self.teachers):
+            check_logit_model(teacher, f"teachers[{index}]")
+
+    def __repr__(self):
+        # A model's own repr may hold its address, and runs are told apart by this.
+        names = [getattr(model, "name", type(model).__name__) for model in self.teachers]
+        rest = "temperature alpha method mean weights trust attacked".split()
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
+        return f"Distil(teachers={names}, {settings})"
+
+    def perturb(self, step, x, y):
+        if not self.attacked:
+            return x
+        if self.method != "rslad":
+            return step.attacked(x, y)
+        wanted = self._teach(x)
+        own = tf.argmax(wanted, axis=-1)
+
+        def divergence(x_adv) -> Value:
+            logits = call_logits(step.model, x_adv)
+            missed = tf.argmax(logits, axis=-1) != own
+            return Value(losses.kl_divergence(wanted, logits), missed)
+
+        return step.attack.perturb(divergence, x, step.seed, step.eps)
+
+    def minimise(self, step, x, x_adv, y, sample_weight):
+        wanted = self._teach(x)
+        logits = step.model(x, training=True)
+        adv_logits = step.model(x_adv, training=True) if self.attacked else logits
+        soft = self._soft(wanted, adv_logits)
+        if self.attacked and self.method == "iad":
+            sure = self._trusted(x_adv, y)
+            soft = sure * soft + (1 - sure) * self._soft(tf.stop_gradient(logits), adv_logits)
+        soft = step.mean(soft, sample_weight)
+        if self.attacked and self.method == "rslad":
+            added = step.added
+            hard = step.mean(self._soft(wanted, logits), sample_weight)
+        else:
+            hard = step.compiled_loss(y, logits, sample_weight)
+            added = step.added
+            hard -= tf.cast(added, hard.dtype)
+        soft, added = tf.cast(soft, hard.dtype), tf.cast(added, hard.dtype)
+        # What layers add (weight decay, for one) has no part in the sharing.
+        loss = added + (1 - self.alpha) * hard + self.alpha * soft
+        return Outcome(loss, logits, adv_logits)
+
+    def _teach(self, x):
+        logits = [tf.stop_gradient(call_logits(teacher, x)) for teacher in self.teachers]
+        return losses.ensemble_logits(logits, self.temperature, self.mean, self.weights)
+
+    def _soft(self, wanted, logits):
+        return losses.distillation(None, logits, wanted, self.temperature, alpha=1.0)
+
+    def _trusted(self, x_adv, y):
+        """How far the teacher's word counts, `(batch,)` in [0, 1]."""
+        wrong = losses.cross_entropy(check_labels(y), self._teach(x_adv))
+        return tf.exp(-self.trust * wrong)
