@@ -105,6 +105,7 @@ def test_resumes_and_saves_the_student(cnn, blobs, teacher, tmp_path):
             student = cnn(seed=5)
             trainer = kr.Distillation(student, teacher)
             trainer.compile(keras.optimizers.SGD(0.1))
+            data = tf.data.Dataset.from_tensor_slices(blobs(32)).shuffle(32, seed=0).batch(16)
             trainer.fit(data, epochs=epochs, resume=tmp_path / folder, verbose=0)
         ends.append(student.get_weights())
     for here, there in zip(*ends, strict=True):
