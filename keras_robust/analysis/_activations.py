@@ -38,20 +38,26 @@ def cut_after(model, layer):
     return keras.Model(model.inputs, output, name=f"{model.name}_to_{_name(layer)}")
 
 
-def batches(model, layer, x, batch_size: int):
-    """Yields float32 `(batch, features)` for the rows of `x` in order, each row flattened."""
+def reader(model, layer):
+    """A function `(x, batch_size)` that yields the activations of `layer`; traced once.
+
+    It yields float32 `(batch, features)` for the rows of `x` in order, each row flattened.
+    """
     part = cut_after(model, layer)
-    x = check_images(x).numpy()
-    batch_size = min(check_batch_size(batch_size), len(x))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def call(rows):
         return tf.cast(part(rows, training=False), tf.float32)
 
-    for start in range(0, len(x), batch_size):
-        rows = np.arange(start, start + batch_size) % len(x)  # a constant shape: traced once
-        count = min(batch_size, len(x) - start)
-        yield call(tf.constant(x[rows])).numpy()[:count].reshape(count, -1)
+    def read(x, batch_size: int):
+        x = check_images(x).numpy()
+        batch_size = min(check_batch_size(batch_size), len(x))
+        for start in range(0, len(x), batch_size):
+            rows = np.arange(start, start + batch_size) % len(x)  # a constant shape: traced once
+            count = min(batch_size, len(x) - start)
+            yield call(tf.constant(x[rows])).numpy()[:count].reshape(count, -1)
+
+    return read
 
 
 def check_batch_size(batch_size) -> int:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_robust._checks import check_images, check_labels, check_same_length
-from keras_robust.analysis._activations import batches, check_batch_size
+from keras_robust.analysis._activations import check_batch_size, reader
 from keras_robust.analysis._perturbations import gaussian
 from keras_robust.attacks import PGD, Attack
 from keras_robust.attacks import rms as rms_of
@@ -105,9 +105,10 @@ def noise_stability(
     check_same_length(x, y)
     y, made_for = y.numpy(), model if made_for is None else made_for
 
+    read = reader(model, layer)
+
     def activations(inputs):
-        parts = batches(model, layer, inputs, batch_size)
-        return np.concatenate(list(parts)).astype(np.float64)
+        return np.concatenate(list(read(inputs, batch_size))).astype(np.float64)
 
     clean = activations(x)
     base, ground = _energy(clean), _energy(x)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from keras_robust.analysis._activations import batches, check_batch_size
+from keras_robust.analysis._activations import check_batch_size, reader
 
 # An eigenvalue problem of this side takes 2 GiB and minutes.
 LARGEST = 16_384
@@ -118,7 +118,7 @@ def variance_ratio(
     else:
         if layer is None:
             raise ValueError("`layer` is missing. Name the layer whose activations are meant.")
-        read = functools.partial(batches, model_or_activations, layer, x, batch_size)
+        read = functools.partial(reader(model_or_activations, layer), x, batch_size)
         count = len(x)
     first = next(iter(read()))
     features = first.shape[1]

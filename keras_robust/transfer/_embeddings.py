@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_robust.analysis._activations import batches
+from keras_robust.analysis._activations import reader
 
 
 def embeddings(model, layer, x, *, batch_size: int = 250) -> np.ndarray:
@@ -24,4 +24,4 @@ def embeddings(model, layer, x, *, batch_size: int = 250) -> np.ndarray:
     >>> embeddings(model, "relu", np.array([[1.0, -1.0, 2.0, -2.0]])).tolist()
     [[1.0, 0.0, 2.0, 0.0]]
     """
-    return np.concatenate(list(batches(model, layer, x, batch_size)))
+    return np.concatenate(list(reader(model, layer)(x, batch_size)))
