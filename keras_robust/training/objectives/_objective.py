@@ -43,7 +43,7 @@ class Step:
     @property
     def added(self) -> tf.Tensor:
         """What the layers added to the loss in the last call, as `compiled_loss` holds it."""
-        losses = [tf.cast(loss, tf.float32) for loss in self.model.losses]
+        losses = [tf.cast(loss, tf.float32) for loss in getattr(self.model, "losses", [])]
         total = tf.add_n(losses) if losses else tf.constant(0.0)
         return total / tf.distribute.get_strategy().num_replicas_in_sync
 
