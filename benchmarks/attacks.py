@@ -9,6 +9,7 @@ random order batch by batch, on one pinned core with one thread, traced before. 
 counts as robust when it is classified right both clean and attacked.
 """
 
+import json
 import pathlib
 import random
 import statistics
@@ -72,21 +73,29 @@ def measure(options) -> dict:
     peers, left_out = _peers.available(not options.no_peers)
     beside = _torch(options, left_out)
     rows, clean, failed = [], {}, {}
+    kept = _Kept(_common.result_path(options, "attacks"))
     for name, model in _models(data.train, options).items():
         if beside is not None:
             beside.load(model)
         clean[name] = round(100 * float(np.mean(_margins(model, x, y) > 0)), 2)
         for contest in (contest for contest in wanted if name in contest.models):
             print(f"{name}: {contest.name} {contest.norm}", file=sys.stderr, flush=True)
-            contenders = _contenders(model, contest, peers, beside, options.seed)
-            found = _run(model, contenders, x, y, contest, options.seed, failed)
             cell = {"model": name, "norm": contest.norm, "attack": contest.name}
+
+            def run(name=name, model=model, contest=contest):
+                contenders = _contenders(model, contest, peers, beside, options.seed)
+                lost = {}
+                return _run(model, contenders, x, y, contest, options.seed, lost), lost
+
+            found, lost = kept.once([cell, clean[name], repr(contest)], run)
             rows += [{**cell, **row} for row in found]
+            failed |= lost
     worst = max((lead for *_, lead in leads(rows)), default=None)
     farthest = max((ratio for *_, ratio in distances(rows)), default=None)
     met = [worst <= LIMIT] if worst is not None else []
     met += [farthest <= FARTHER] if farthest is not None else []
     environment = _common.environment()
+    kept.forget()
     return {
         "benchmark": "attacks",
         "environment": environment | (beside.versions if beside is not None else {}),
@@ -110,6 +119,28 @@ def measure(options) -> dict:
         "left_out": left_out,
         "failed": failed,
     }
+
+
+class _Kept:
+    """What an interrupted run has measured, in a file beside the result's."""
+
+    def __init__(self, path):
+        self.path = None if path is None else path.with_suffix(".kept.json")
+        there = self.path is not None and self.path.exists()
+        self.found = json.loads(self.path.read_text()) if there else {}
+
+    def once(self, key, run):
+        """What `run` returns for `key`, or returned before."""
+        key = json.dumps(key)
+        if key not in self.found:
+            self.found[key] = run()
+            if self.path is not None:
+                _common.save(self.path, self.found)
+        return self.found[key]
+
+    def forget(self):
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def leads(rows):
@@ -215,30 +246,36 @@ def _contenders(model, contest, peers, beside, seed) -> dict:
 def _run(model, contenders, x, y, contest, seed, failed) -> list[dict]:
     """Every contender on every batch; a row each."""
     batches = [slice(i, i + contest.batch) for i in range(0, contest.images, contest.batch)]
+
+    def fail(name, error):
+        if name.startswith(OURS):
+            raise error
+        # A peer's failure is a result too.
+        failed[f"{name}, {contest.name} {contest.norm}"] = f"{type(error).__name__}: {error}"
+        del contenders[name]
+
     for name in list(contenders):
         try:
             contenders[name](x[batches[0]], y[batches[0]], 0)  # Traces and compiles.
         except Exception as error:
-            if name.startswith(OURS):
-                raise
-            # A peer's failure is a result too.
-            failed[f"{name}, {contest.name} {contest.norm}"] = f"{type(error).__name__}: {error}"
-            del contenders[name]
+            fail(name, error)
     order = random.Random(seed)
     found = {name: [] for name in contenders}
     for number, rows in enumerate(batches):
         for name in order.sample(list(contenders), len(contenders)):
             clock = _common.Clock()
-            got = contenders[name](x[rows], y[rows], number)
+            try:
+                got = contenders[name](x[rows], y[rows], number)
+            except Exception as error:
+                fail(name, error)
+                continue
             x_adv, fooled, spent = got if isinstance(got, tuple) else (got, None, clock.read())
             if fooled is None:
                 fooled = _margins(model, x_adv, y[rows]) <= 0
             found[name].append((x_adv, fooled, spent))
     count = contest.images
     right = _margins(model, x[:count], y[:count]) > 0
-    return [
-        {"name": name, **_row(parts, x[:count], right, contest)} for name, parts in found.items()
-    ]
+    return [{"name": name, **_row(found[name], x[:count], right, contest)} for name in contenders]
 
 
 def _row(parts, x, right, contest) -> dict:

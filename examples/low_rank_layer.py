@@ -113,11 +113,11 @@ def main(arguments=None) -> dict:
         path, limit = options.data / "cifar10_subset.npz", 800 if quick else None
         return kr.data.load(path, batch_size=None, limit=limit)
 
-    width, epochs, more = (8, 4, 2) if quick else (16, 24, 6)
+    width, epochs, more = (8, 4, 2) if quick else (16, 24, 16)
     # The data anew for each: all see the images in the same order.
     base = trained(output / "base.keras", network(0, width), load(), epochs, 0.1)
     models = {
-        name: trained(output / f"{name}.keras", network(low_rank, width, base), load(), more, 0.02)
+        name: trained(output / f"{name}.keras", network(low_rank, width, base), load(), more, 0.05)
         for name, low_rank in MODELS.items()
     }
     data = load()
@@ -348,7 +348,7 @@ def network(low_rank=0, width=16, base=None):
         x = keras.layers.ReLU(name=f"block{block}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if low_rank:
-        x = virtual(x, 10, 10.0, "low_rank_pool")
+        x = virtual(x, 10, 60.0, "low_rank_pool")
     model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
     for layer in base.layers if base else ():
         model.get_layer(layer.name).set_weights(layer.get_weights())

@@ -6,10 +6,13 @@ import pathlib
 
 import pytest
 
+from keras_robust._keras import LEGACY
+
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
 
 
+@pytest.mark.skipif(LEGACY, reason="takes more than a minute: once is enough")
 @pytest.mark.skipif(not (DATA / "cifar10_subset.npz").exists(), reason="CIFAR-10 is not at hand")
 def test_quick(tmp_path, capsys):
     pytest.importorskip("sklearn")
