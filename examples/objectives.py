@@ -4,7 +4,24 @@
     python examples/objectives.py             # 10,000 images, two epochs each, on one core
 
 A small network on Fashion-MNIST, linf 0.1: enough to see that each objective works and what it
-costs, too short for a ranking. Not measured yet.
+costs, too short for a ranking. As measured (Keras 3, one core that other work shared):
+
+                       clean %  PGD-20 %  margin %  CPU s an epoch
+plain                     82.4      23.2      23.4             1.0
+Madry                     78.6      61.1      61.2             5.8
+Madry, average (EMA)      78.1      62.6      62.1             5.8
+Madry, smoothing 0.1      78.0      61.7      60.7             5.7
+Mixed(0.5)                78.6      58.0      56.8             6.4
+TRADES(6)                 76.1      62.0      60.7             6.2
+MART(5)                   75.4      62.1      60.1             5.5
+ALP(0.5)                  74.0      63.2      61.1             6.5
+AWP(0.005)                77.5      62.5      61.8             7.2
+Ensemble                  76.7      58.1      56.4             5.9
+Fast                      77.3      60.4      60.2             1.9
+Fast, GradAlign 0.2       77.8      60.5      60.4             4.8
+Free(4)                   80.4      62.4      62.1             4.4
+VAT(1)                    81.5      56.2      54.2             2.9
+GradientPenalty(0.1)      76.1      57.3      57.6             1.9
 """
 
 import argparse

@@ -141,3 +141,19 @@ def test_errors(cnn):
         kr.Distillation(student, soft)
     with pytest.raises(TypeError, match="`attack` must be for instance"):
         kr.Distillation(student, cnn(), attack="pgd")
+
+
+@pytest.mark.parametrize("attack", [None, kr.attacks.PGD(0.1, steps=2)])
+def test_a_low_rank_layer_of_the_student_learns_too(blobs, teacher, attack):
+    x, y = blobs(48)
+    inputs = keras.Input((6, 6, 1))
+    hidden = keras.layers.Dense(12, activation="relu")(keras.layers.Flatten()(inputs))
+    layer = kr.layers.LowRankVirtual(2, name="lr")
+    student = keras.Model(inputs, keras.layers.Dense(3)(layer(hidden)))
+    trainer = kr.Distillation(student, teacher, attack=attack)
+    trainer.compile(keras.optimizers.SGD(0.05))
+    logs = trainer.fit(x, y, batch_size=16, epochs=10, verbose=0).history
+    assert logs["lr_projection_loss"][-1] < logs["lr_projection_loss"][0]
+    assert np.linalg.matrix_rank(layer.w.numpy(), tol=1e-4) == 2  # after 30 steps, every 10
+    stripped = kr.layers.strip_virtual(student)
+    np.testing.assert_array_equal(stripped(x), student(x))
