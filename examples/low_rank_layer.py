@@ -54,12 +54,13 @@ Movement of the last representation under PGD-7, ||f(x+d)-f(x)||^2 / ||f(x)||^2 
  8/255                  0.960 (0.027)     0.135 (0.002)     0.147 (0.002)
 16/255                  1.913 (0.119)     0.250 (0.009)     0.267 (0.009)
 
-The layer brings nearly all variance into ten directions, the accuracies' intervals overlap, and with
-ten dimensions a probe finds 78.4% where N-LR has 75.8%. The last representation moves a seventh as
-far. It brings no robustness all the same: classes are that much closer together too, next to nothing
-is left at 4/255, where all are equal, and DeepFool needs no longer ways. The paper's accuracies under
-PGD hardly fall from 8/255 to 20/255, and its network without the layer keeps 31% where others keep
-0%: that looks like masked gradients. Random noise does about as much harm to all three.
+The layer brings nearly all variance into ten directions, the accuracies' intervals overlap, and
+with ten dimensions a probe finds 78.4% where N-LR has 75.8%. The last representation moves a
+seventh as far. It brings no robustness all the same: classes are that much closer together too,
+next to nothing is left at 4/255, where all are equal, and DeepFool needs no longer ways. The
+paper's accuracies under PGD hardly fall from 8/255 to 20/255, and its network without the layer
+keeps 31% where others keep 0%: that looks like masked gradients. Random noise does about as much
+harm to all three.
 """
 
 import argparse
