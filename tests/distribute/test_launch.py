@@ -32,14 +32,15 @@ def test_each_worker_finds_its_place(tmp_path):
 
 def test_all_start_again_when_one_is_killed(tmp_path):
     code = """
-    started = folder / f"{index}-{os.getpid()}"
-    started.touch()
-    while len(list(folder.iterdir())) < 2:
-        time.sleep(0.01)
-    if len(list(folder.iterdir())) < 4 and index == 1:
+    (folder / f"{index}-{os.getpid()}").touch()
+    mark = folder / "killed"
+    if index == 1 and not mark.exists():
+        while not list(folder.glob("0-*")):
+            time.sleep(0.01)
+        mark.touch()
         print("the last words", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    while len(list(folder.iterdir())) < 4:  # in vain, the first time
+    while len(list(folder.glob("1-*"))) < 2:  # in vain, the first time
         time.sleep(0.01)
     """
     code, lines = run(tmp_path, code)
@@ -49,7 +50,7 @@ def test_all_start_again_when_one_is_killed(tmp_path):
         "  the last words",
         "All 2 workers start again (restart 1 of 3).",
     ]
-    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["0", "0", "1", "1"]
+    assert sorted(path.name[0] for path in tmp_path.glob("?-*")) == ["0", "0", "1", "1"]
 
 
 def test_gives_up_after_the_restarts(tmp_path):
