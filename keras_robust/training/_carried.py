@@ -18,13 +18,7 @@ class Carried:
     def __init__(self, strategy, rows: int, shape):
         self.strategy, self.rows = strategy, -(-rows // strategy.num_replicas_in_sync)
         with strategy.scope():
-            self.variable = tf.Variable(
-                tf.zeros([self.rows, *shape]),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                name="carried",
-            )
+            self.variable = replica_variable(tf.zeros([self.rows, *shape]))
 
     def read(self, x) -> tf.Tensor:
         """What is carried, for the rows of `x`; inside a replica's step."""
@@ -40,3 +34,13 @@ class Carried:
     def variables(self) -> list[tf.Variable]:
         """Those of the replicas on this machine."""
         return list(self.strategy.experimental_local_results(self.variable))
+
+
+def replica_variable(value) -> tf.Variable:
+    """A variable that starts as `value` and of which each replica has its own."""
+    return tf.Variable(
+        value,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )

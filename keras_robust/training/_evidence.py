@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust._files import beside
 from keras_robust._keras import keras
+from keras_robust.training._carried import replica_variable
 
 # Looking makes the device finish its steps first, so it is done now and then only: the batch
 # is kept on the device from the step it came up in.
@@ -27,10 +28,10 @@ class Evidence:
         self.strategy, self.rows = strategy, -(-rows // strategy.num_replicas_in_sync)
         with strategy.scope():
             # How many rows are kept; the step's number beside it.
-            self.found = _variable(tf.zeros([2], tf.int32))
+            self.found = replica_variable(tf.zeros([2], tf.int32))
             image = tf.zeros([self.rows, *x.shape[1:]], tf.float32)
-            self.x, self.x_adv = _variable(image), _variable(image)
-            self.y = _variable(tf.zeros([self.rows, *y.shape[1:]], y.dtype))
+            self.x, self.x_adv = replica_variable(image), replica_variable(image)
+            self.y = replica_variable(tf.zeros([self.rows, *y.shape[1:]], y.dtype))
 
     def look(self, loss, number, x, x_adv, y) -> None:
         """Keeps the batch of step `number` if its loss is the first bad one; in a replica."""
@@ -106,12 +107,3 @@ class StopAtNaN(keras.callbacks.Callback):
             f"{folder / 'nan_batch.npz'} (x, x_adv, y).{kept} A lower learning rate, an eps_ramp "
             "or gradient clipping (the optimizer's clipnorm) usually helps."
         )
-
-
-def _variable(value):
-    return tf.Variable(
-        value,
-        trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )

@@ -7,9 +7,14 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust._checks import check_labels, check_logit_model
-from keras_robust.attacks._attack import Value, call_logits
+from keras_robust.attacks._attack import call_logits
 from keras_robust.losses._distillation import check_ensemble, check_temperature
-from keras_robust.training.objectives._objective import Objective, Outcome, check_weight
+from keras_robust.training.objectives._objective import (
+    Objective,
+    Outcome,
+    check_weight,
+    divergence_from,
+)
 
 METHODS = ("ard", "rslad", "iad")
 
@@ -79,14 +84,8 @@ class Distil(Objective):
         if self.method != "rslad":
             return step.attacked(x, y)
         wanted = self._teach(x)
-        own = tf.argmax(wanted, axis=-1)
-
-        def divergence(x_adv) -> Value:
-            logits = call_logits(step.model, x_adv)
-            missed = tf.argmax(logits, axis=-1) != own
-            return Value(losses.kl_divergence(wanted, logits), missed)
-
-        return step.attack.perturb(divergence, x, step.seed, step.eps)
+        goal = divergence_from(wanted, step.model)
+        return step.attack.perturb(goal, x, step.seed, step.eps)
 
     def minimise(self, step, x, x_adv, y, sample_weight):
         wanted = self._teach(x)

@@ -7,7 +7,9 @@ import typing
 
 import tensorflow as tf
 
+from keras_robust import losses
 from keras_robust.attacks import Ascent, Ball
+from keras_robust.attacks._attack import Goal, Value, call_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,18 @@ class Carrying(Objective):
         Returns:
             The shape of `x`.
         """
+
+
+def divergence_from(wanted, model) -> Goal:
+    """What climbs the divergence of `model`'s prediction from that of the logits `wanted`."""
+    own = tf.argmax(wanted, axis=-1)
+
+    def divergence(x_adv) -> Value:
+        logits = call_logits(model, x_adv)
+        missed = tf.argmax(logits, axis=-1) != own
+        return Value(losses.kl_divergence(wanted, logits), missed)
+
+    return divergence
 
 
 def check_inner(inner, outer: str) -> None:

@@ -5,8 +5,8 @@ import dataclasses
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust.attacks._attack import Value, call_logits
-from keras_robust.training.objectives._objective import Objective, Outcome
+from keras_robust.attacks._attack import call_logits
+from keras_robust.training.objectives._objective import Objective, Outcome, divergence_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,8 @@ class TRADES(Objective):
                 "random_start=True)."
             )
         clean = tf.stop_gradient(call_logits(step.model, x))
-        own = tf.argmax(clean, axis=-1)
-
-        def divergence(x_adv) -> Value:
-            logits = call_logits(step.model, x_adv)
-            missed = tf.argmax(logits, axis=-1) != own
-            return Value(losses.kl_divergence(clean, logits), missed)
-
-        return step.attack.perturb(divergence, x, step.seed, step.eps)
+        goal = divergence_from(clean, step.model)
+        return step.attack.perturb(goal, x, step.seed, step.eps)
 
     def minimise(self, step, x, x_adv, y, sample_weight):
         logits = step.model(x, training=True)
