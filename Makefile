@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 -m "not slow"
+PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test lint slow clean
 
 demo: $(VENV)/installed
 	$(BIN)/keras-robust demo --report report
 
-# Everything runs under both Kerases; compress, which needs tf_keras, under that one.
+# Everything runs under both Kerases, but for what says nothing about Keras; compress, which needs
+# tf_keras, under that one.
 test: $(VENV)/installed-test lint
-	TF_USE_LEGACY_KERAS=0 $(PYTEST)
-	TF_USE_LEGACY_KERAS=1 $(PYTEST)
+	TF_USE_LEGACY_KERAS=0 $(PYTEST) -m "not slow"
+	TF_USE_LEGACY_KERAS=1 $(PYTEST) -m "not slow and not once"
 
 slow: $(VENV)/installed-test
 	TF_USE_LEGACY_KERAS=0 $(BIN)/python -m pytest -m slow

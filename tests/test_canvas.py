@@ -8,6 +8,8 @@ from PIL import Image
 
 from keras_robust._canvas import picture, svg
 
+pytestmark = pytest.mark.once
+
 
 def draw(axes):
     axes.plot([0, 1], [0, 1], label="line")

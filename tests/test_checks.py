@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_robust import _checks
 
+pytestmark = pytest.mark.once
+
 
 def test_images_become_float32():
     for dtype in ("float16", "float32", "float64"):

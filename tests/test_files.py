@@ -5,6 +5,8 @@ import pytest
 
 from keras_robust._files import beside, sizes
 
+pytestmark = pytest.mark.once
+
 
 def test_a_failure_leaves_what_was_there(tmp_path):
     target = tmp_path / "f"

@@ -1,9 +1,12 @@
 """Seeds: any int, the same numbers everywhere."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_robust import _seed
+
+pytestmark = pytest.mark.once
 
 
 def test_ints_of_any_kind_and_size_are_told_apart():

@@ -6,6 +6,8 @@ from PIL import Image
 
 from keras_robust.analysis._figures import accuracy_eps, heat_map, histogram
 
+pytestmark = pytest.mark.once
+
 
 def words(path):
     """The text of an SVG in order."""

@@ -7,6 +7,8 @@ import pytest
 
 from keras_robust.analysis._lines import lines
 
+pytestmark = pytest.mark.once
+
 LABELS = {"x_label": "across", "y_label": "up"}
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.analysis import Distortions, minimum_distortion, random_targets
 
+pytestmark = pytest.mark.once
+
 WEIGHTS = np.array([[3.0, -1.0], [-4.0, 1.0]])  # class 1 - class 0 has the normal (-4, 5)
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from keras_robust.analysis._perturbations import at_rms, gaussian
 
+pytestmark = pytest.mark.once
+
 
 def root_mean_square(delta):
     return np.sqrt(np.mean(np.square(np.float64(delta)).reshape(len(delta), -1), axis=1))

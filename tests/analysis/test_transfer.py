@@ -9,6 +9,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.analysis import minimum_distortion, transfer_matrix
 
+pytestmark = pytest.mark.once
+
 ATTACK = kr.attacks.DeepFool(norm="l2")
 
 

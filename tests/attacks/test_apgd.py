@@ -223,6 +223,7 @@ def test_finds_all_there_is_on_a_linear_model(linear, rng, norm, eps, settings):
         np.testing.assert_allclose(reached, worst, atol=0.02)
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=10, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2", "l1"]),

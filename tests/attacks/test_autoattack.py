@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust.attacks import APGD, FAB, FGSM, AutoAttack, Square
 
+pytestmark = pytest.mark.once
+
 
 class Short(AutoAttack):
     """The same stages, a few steps each."""

@@ -12,6 +12,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks._boundary import nearest_boundary, shortest_step
 
+pytestmark = pytest.mark.once
+
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 

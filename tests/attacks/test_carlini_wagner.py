@@ -118,6 +118,7 @@ def test_runs_inside_a_tf_function_with_soft_labels(linear, rng):
 _MODELS = {}
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(
     eps=st.one_of(st.none(), st.just(0.0), st.floats(1e-3, 2.0)),

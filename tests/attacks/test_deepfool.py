@@ -106,6 +106,7 @@ def test_rows_that_cannot_be_fooled_or_are_wrong_come_back_as_they_are(linear, r
     np.testing.assert_array_equal(flat, x)
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=10, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2"]),

@@ -94,6 +94,7 @@ def test_same_result_in_other_units(linear, rng):
 _MODELS = {}
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(
     eps=st.one_of(st.none(), st.just(0.0), st.floats(1e-3, 4.0)),

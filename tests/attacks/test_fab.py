@@ -140,6 +140,7 @@ def test_models_without_a_useful_gradient_give_back_the_images(rng, norm):
             np.testing.assert_array_equal(attack(model, x, y), x)
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2", "l1"]),

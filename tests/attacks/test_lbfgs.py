@@ -139,6 +139,7 @@ def test_models_without_gradient_are_refused():
 _MODELS = {}
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(
     eps=st.one_of(st.none(), st.just(0.0), st.floats(1e-3, 2.0)),

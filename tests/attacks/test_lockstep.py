@@ -6,6 +6,8 @@ import pytest
 
 from keras_robust.attacks._lockstep import Lockstep
 
+pytestmark = pytest.mark.once
+
 
 def counting(limit):
     """A job that asks `limit` times and returns the sum of the answers."""

@@ -31,6 +31,7 @@ def test_reaches_the_maximum_of_a_linear_model(linear, rng, norm, eps, random_st
     np.testing.assert_array_less(0.99 * (best - clean), reached - clean)
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2", "l1"]),

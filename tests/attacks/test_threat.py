@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_robust.attacks import _threat
 from keras_robust.attacks._threat import Ball, check_threat
 
+pytestmark = pytest.mark.once
+
 NORMS = ("linf", "l2", "l1")
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 

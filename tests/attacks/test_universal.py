@@ -107,6 +107,7 @@ def test_find_runs_inside_a_function(cnn, blobs):
     np.testing.assert_allclose(found, attack.find(model, x, y), atol=1e-6)
 
 
+@pytest.mark.once
 @hypothesis.settings(max_examples=10, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2"]),

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.once
+
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_robust.data import arrays, load
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras_robust.data import Data, arrays, load
 from keras_robust.data._load import EMBEDDED
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from keras_robust.data import arrays, load
 
+pytestmark = pytest.mark.once
+
 X = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3), np.uint8)
 Y = np.arange(20) % 2
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_robust.data import arrays, load
 
 pytest.importorskip("importlib_resources")
+
+pytestmark = pytest.mark.once
 tfds = pytest.importorskip("tensorflow_datasets")
 
 X = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), np.uint8)

@@ -1,4 +1,8 @@
+import pytest
+
 from keras_robust.evaluation._attribution import render_attribution, render_corruptions
+
+pytestmark = pytest.mark.once
 
 
 def data(**settings):

@@ -5,6 +5,8 @@ import pytest
 from keras_robust.attacks import FAB, FGSM, PGD, AutoAttack, DeepFool, Noise, Spatial, Square
 from keras_robust.evaluation._columns import check_attacks, check_black_box, make_columns
 
+pytestmark = pytest.mark.once
+
 
 @dataclasses.dataclass(frozen=True)
 class Stub:

@@ -7,6 +7,8 @@ from keras_robust.attacks import FGSM
 from keras_robust.evaluation import Report, evaluate
 from keras_robust.evaluation._compare import mcnemar
 
+pytestmark = pytest.mark.once
+
 QUIET = {"progress": False, "latency_runs": 1, "eps_sweep": ()}
 
 

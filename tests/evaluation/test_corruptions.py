@@ -11,6 +11,8 @@ from keras_robust.evaluation._corruptions import (
 )
 from keras_robust.evaluation._progress import Progress
 
+pytestmark = pytest.mark.once
+
 
 def bright(x):
     """Says 1 for images whose mean is above one half."""

@@ -25,6 +25,8 @@ from keras_robust.evaluation.diagnosis._randomness import check_randomness
 from keras_robust.evaluation.diagnosis._straight import check_straight_through
 from keras_robust.evaluation.diagnosis._subject import Subject
 
+pytestmark = pytest.mark.once
+
 EPS = 0.1
 
 

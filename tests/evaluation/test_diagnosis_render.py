@@ -7,6 +7,8 @@ import pytest
 from keras_robust.evaluation._diagnosis import format_diagnosis, render_diagnosis
 from keras_robust.evaluation.diagnosis._finding import finding
 
+pytestmark = pytest.mark.once
+
 HOSTILE = "<script>alert('b')</script>"
 
 

@@ -12,6 +12,8 @@ from keras_robust.attacks import FGSM, Square
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation._endpoint import Endpoint, is_url
 
+pytestmark = pytest.mark.once
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """`POST /v1/models/m:predict` through the SavedModel of the server; other paths as stubs."""

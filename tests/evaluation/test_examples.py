@@ -8,6 +8,8 @@ from PIL import Image
 from keras_robust.attacks import FGSM
 from keras_robust.evaluation import evaluate
 
+pytestmark = pytest.mark.once
+
 
 def pixels(png):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))

@@ -11,6 +11,8 @@ from keras_robust._marks import mark_of
 from keras_robust.evaluation import Report
 from keras_robust.evaluation._html import render_page
 
+pytestmark = pytest.mark.once
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 

@@ -2,6 +2,8 @@ import pytest
 
 from keras_robust.evaluation._intervals import wilson
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "successes, trials, low, high",

@@ -13,6 +13,8 @@ from keras_robust.attacks import PGD
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation._journal import Journal
 
+pytestmark = pytest.mark.once
+
 FINGERPRINT = {"x": "1", "seed": "2"}
 
 

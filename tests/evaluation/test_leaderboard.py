@@ -1,8 +1,12 @@
 import dataclasses
 
+import pytest
+
 from keras_robust.attacks import FGSM
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation._leaderboard import leaderboard, summary_lines
+
+pytestmark = pytest.mark.once
 
 
 def attack(name, type, kind="ball", added=False, **settings):

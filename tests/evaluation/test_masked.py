@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust.attacks import PGD
 from keras_robust.evaluation import evaluate
 
+pytestmark = pytest.mark.once
+
 EPS = 8 / 255
 QUIET = {"progress": False, "latency_runs": 1, "eps_sweep": ()}
 

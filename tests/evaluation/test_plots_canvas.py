@@ -1,4 +1,8 @@
+import pytest
+
 from keras_robust.evaluation._plots_canvas import figure_html
+
+pytestmark = pytest.mark.once
 
 
 def test_figure_escapes_what_is_said():

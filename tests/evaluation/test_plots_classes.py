@@ -5,6 +5,8 @@ import pytest
 
 from keras_robust.evaluation._plots_classes import _strongest, _weakest_first, per_class_plot
 
+pytestmark = pytest.mark.once
+
 
 def report(per_class, names=("cat", "dog", "owl")):
     """What a report says of two models, `per_class` a dict attack -> shares for each."""

@@ -5,6 +5,8 @@ from matplotlib.figure import Figure
 from keras_robust.data import CORRUPTIONS
 from keras_robust.evaluation._plots_corruption import _draw_families, _rows, corruption_plot
 
+pytestmark = pytest.mark.once
+
 ERRORS = {name: [0.02 * (i + s) for s in range(1, 6)] for i, name in enumerate(CORRUPTIONS)}
 
 

@@ -4,6 +4,8 @@ from matplotlib.figure import Figure
 
 from keras_robust.evaluation._plots_distortion import _draw, _edges, distortion_plot
 
+pytestmark = pytest.mark.once
+
 
 def report(*values, attack="DeepFool"):
     artifacts = {}

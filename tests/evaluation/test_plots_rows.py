@@ -5,6 +5,8 @@ from matplotlib.figure import Figure
 from keras_robust._marks import mark_of
 from keras_robust.evaluation._plots_rows import draw_rows, rows_inches
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def axes():

@@ -2,6 +2,8 @@ import pytest
 
 from keras_robust.evaluation._progress import Progress
 
+pytestmark = pytest.mark.once
+
 
 def test_callable_gets_finished_lines_only():
     lines = []

@@ -4,6 +4,8 @@ import pytest
 
 from keras_robust.evaluation import Report
 
+pytestmark = pytest.mark.once
+
 
 def test_saved_report_comes_back(small_report, tmp_path):
     report = small_report()

@@ -7,6 +7,8 @@ from keras_robust.evaluation._outcome import Outcome
 from keras_robust.evaluation._results import artifact_results, per_class, worst_case
 from keras_robust.evaluation._sources import Source
 
+pytestmark = pytest.mark.once
+
 Y = np.array([0, 0, 1, 1, 2])
 CLEAN = np.array([0, 0, 1, 0, 2])  # the fourth is wrong
 

@@ -1,4 +1,8 @@
+import pytest
+
 from keras_robust.evaluation._table import WIDTH, kilobytes, milliseconds, radius
+
+pytestmark = pytest.mark.once
 
 
 def test_table_holds_the_numbers_with_units(small_report):

@@ -8,6 +8,8 @@ import pytest
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.once
+
 PATH = pathlib.Path(__file__).parents[2] / "examples" / "objectives.py"
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_robust.layers._learning import residual, statistics, step
 
+pytestmark = pytest.mark.once
+
 
 def problem(rng, factored, scale=1.0, m=6, n=5):
     a = (scale * rng.normal(size=(n, m))).astype("float32")

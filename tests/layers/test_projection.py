@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust._seed import as_seed
 from keras_robust.layers._projection import _columns, ensemble, exact, nystrom
 
+pytestmark = pytest.mark.once
+
 
 def near_projector(rng, m=48, rank=4, noise=0.05):
     q, _ = np.linalg.qr(rng.normal(size=(m, rank)))

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_robust import losses
 
+pytestmark = pytest.mark.once
+
 
 def test_sizes_by_hand():
     gradient = tf.constant([[[1.0], [-2.0]], [[0.0], [3.0]]])

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from keras_robust import losses
 
+pytestmark = pytest.mark.once
+
 LOGITS = np.random.default_rng(0).normal(size=(5, 4)) * 2
 OTHER = np.random.default_rng(1).normal(size=(5, 4)) * 2
 LABELS = np.array([0, 1, 2, 3, 0])

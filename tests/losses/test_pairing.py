@@ -1,9 +1,12 @@
 """Logit pairing: by hand, its gradient, and zero for equal logits."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_robust import losses
+
+pytestmark = pytest.mark.once
 
 
 def test_squared_distance_by_hand():

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_robust import losses
 
+pytestmark = pytest.mark.once
+
 CLEAN = tf.constant([[0.3, -0.7, 0.1], [1.0, 2.0, -1.0]], tf.float64)
 ADV = tf.constant([[-0.2, 0.4, 0.0], [1.5, 0.5, 0.0]], tf.float64)
 

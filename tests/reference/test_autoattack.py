@@ -19,6 +19,8 @@ import reference_nets
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.once
+
 HERE = pathlib.Path(__file__).parent
 RECORD = json.loads((HERE / "data" / "autoattack.json").read_text())
 EMBEDDED = HERE.parents[1] / "keras_robust" / "data" / "fashion_mnist_subset.npz"

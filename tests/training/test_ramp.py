@@ -4,6 +4,8 @@ import pytest
 
 from keras_robust.training import Ramp
 
+pytestmark = pytest.mark.once
+
 
 def test_is_linear_then_one():
     ramp = Ramp(steps=10, start=0.5)

@@ -7,6 +7,8 @@ import pytest
 
 from keras_robust.transfer import class_plot
 
+pytestmark = pytest.mark.once
+
 
 def test_classes_and_shares_are_named(rng, tmp_path):
     z = np.zeros((40, 3))

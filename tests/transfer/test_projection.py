@@ -6,6 +6,8 @@ import pytest
 import keras_robust as kr
 from keras_robust.transfer import low_dimensional_embedding
 
+pytestmark = pytest.mark.once
+
 
 def low_rank(rng, inputs, features, rank):
     scale = np.geomspace(4.0, 1.0, rank)

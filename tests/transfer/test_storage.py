@@ -13,6 +13,8 @@ from keras_robust.transfer import (
     save_projection,
 )
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def z(rng):

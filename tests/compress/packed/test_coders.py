@@ -14,6 +14,8 @@ from keras_robust.compress.packed._binary import ONE, Decoder, Encoder
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 from keras_robust.compress.packed._stages import entropy, huffman_bits, stages
 
+pytestmark = pytest.mark.once
+
 seven = st.integers(0, 6)
 few = settings(max_examples=20, deadline=None)
 

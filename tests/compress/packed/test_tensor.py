@@ -11,6 +11,8 @@ from keras_robust.compress.packed import _tensor
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._stages import entropy
 
+pytestmark = pytest.mark.once
+
 few = settings(max_examples=20, deadline=None)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
 DTYPES = ["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "uint32", "bool"]

@@ -16,6 +16,8 @@ from keras_robust.data.corruptions._digital import (
 )
 from keras_robust.data.corruptions._draws import Draws
 
+pytestmark = pytest.mark.once
+
 
 def noise(count=2, side=16, channels=3, seed=0):
     return np.random.default_rng(seed).random((count, side, side, channels), np.float32)

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
 from keras_robust.data.corruptions._draws import Draws
+
+pytestmark = pytest.mark.once
 
 
 def test_an_image_has_its_own_stream():

@@ -5,6 +5,8 @@ from keras_robust.data import corrupt
 from keras_robust.data.corruptions._draws import Draws
 from keras_robust.data.corruptions._noise import NOISE, gaussian_noise, impulse_noise
 
+pytestmark = pytest.mark.once
+
 
 def grey(value, count=4, side=32):
     return np.full((count, side, side, 3), value, np.float32)

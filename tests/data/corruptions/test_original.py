@@ -7,6 +7,8 @@ import pytest
 
 from keras_robust.data.corruptions._corrupt import TABLE
 
+pytestmark = pytest.mark.once
+
 RECORDED = np.load(pathlib.Path(__file__).with_name("original.npz"))
 RUNS = sorted(key for key in RECORDED.files if key[-1].isdigit() and "draw" not in key)
 # The original rounds its flakes down to 8 bits, twice, and blurs and shuffles 8-bit pictures.

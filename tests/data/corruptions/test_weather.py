@@ -8,6 +8,8 @@ from keras_robust.data.corruptions._draws import Draws
 from keras_robust.data.corruptions._frost import frost_plates
 from keras_robust.data.corruptions._weather import brightness, fog, frost, plasma, snow
 
+pytestmark = pytest.mark.once
+
 
 def noise(count=2, side=16, channels=3, seed=0):
     return np.random.default_rng(seed).random((count, side, side, channels), np.float32)
