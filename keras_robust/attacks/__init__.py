@@ -11,6 +11,7 @@ from keras_robust.attacks._fab import FAB
 from keras_robust.attacks._fgsm import FGSM
 from keras_robust.attacks._hop_skip_jump import HopSkipJump
 from keras_robust.attacks._lbfgs import LBFGS, rms
+from keras_robust.attacks._matched import ConfidenceAscent, match_temperature
 from keras_robust.attacks._noise import Noise
 from keras_robust.attacks._pgd import PGD
 from keras_robust.attacks._spatial import Spatial
@@ -30,6 +31,7 @@ __all__ = [
     "Ball",
     "BlackBox",
     "CarliniWagner",
+    "ConfidenceAscent",
     "DeepFool",
     "ElasticNet",
     "FAB",
@@ -45,5 +47,6 @@ __all__ = [
     "UniversalPerturbation",
     "StraightThrough",
     "Transfer",
+    "match_temperature",
     "rms",
 ]

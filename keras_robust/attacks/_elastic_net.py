@@ -41,9 +41,10 @@ class ElasticNet(Attack):
         eps: l1 radius that examples must keep to, in the units of the inputs; None is any.
         norm: "l1".
         beta: weight of the l1 distance against the squared l2.
-        rule: the distance that decides, "EN" for `|.|_2^2 + beta * |.|_1` or "l1". For "l1"
-            entries are thresholded by `beta` at every step, eq. 8 of the paper, which makes
-            them sparser than the objective asks for; for "EN" by `beta` times the step.
+        rule: the distance that decides, "EN" for `|.|_2^2 + beta * |.|_1` or "l1". For "l1" the
+            objective is without `|.|_2^2`, which would spread the perturbation over more
+            entries than needed, and entries are thresholded by `beta` at every step, eq. 8 of
+            the paper; for "EN" by `beta` times the step.
         confidence: margin, in the logits' units, by which the class must be missed (reached).
         steps: FISTA's steps for each c.
         search_steps: values of c tried.
@@ -113,21 +114,24 @@ class ElasticNet(Attack):
         pull = rows_of(tf.where(short > 0, weight, 0.0), x) * (room * gradient)
         left = tf.maximum(1.0 - taken / self.steps, 0.0)
         rate = rows_of(self.learning_rate * tf.sqrt(left), x)
-        threshold = self.beta if self.rule == "l1" else self.beta * rate
-        moved = _shrink(ahead - rate * (2.0 * ahead - pull), threshold)
+        if self.rule == "l1":
+            moved = _shrink(ahead + rate * pull, self.beta)
+        else:
+            moved = _shrink(ahead - rate * (2.0 * ahead - pull), self.beta * rate)
         x_adv = tf.clip_by_value(x + room * moved, tf.minimum(x, low), tf.maximum(x, high))
         moved = tf.clip_by_value(moved, (low - x) / room, (high - x) / room)
         momentum = rows_of(taken / (taken + 3.0), x)
         return Step(
             variables=(moved, moved + momentum * (moved - delta)),
             x_adv=x_adv,
-            loss=self._elastic(ahead) + weight * short,
-            distance=self._elastic(moved) if self.rule == "EN" else size(moved, "l1"),
+            loss=(self.beta if self.rule == "l1" else 1.0) * self._distance(ahead) + weight * short,
+            distance=self._distance(moved),
             success=goal(x_adv).fooled,
         )
 
-    def _elastic(self, delta):
-        return tf.square(size(delta, "l2")) + self.beta * size(delta, "l1")
+    def _distance(self, delta):
+        sparse = size(delta, "l1")
+        return sparse if self.rule == "l1" else tf.square(size(delta, "l2")) + self.beta * sparse
 
 
 def _shrink(delta, threshold):
