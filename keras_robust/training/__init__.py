@@ -5,6 +5,7 @@ from keras_robust.training._adversarial import AdversarialTraining
 from keras_robust.training._distillation import Distillation
 from keras_robust.training._overfitting_guard import OverfittingGuard
 from keras_robust.training._ramp import Ramp
+from keras_robust.training._stored_logits import teacher_logits, with_logits
 from keras_robust.training._weight_average import WeightAverage
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "Ramp",
     "WeightAverage",
     "objectives",
+    "teacher_logits",
+    "with_logits",
 ]

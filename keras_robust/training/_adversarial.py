@@ -26,7 +26,7 @@ from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
 from keras_robust.layers._state import mean_if_any
 from keras_robust.training._carried import Carried
-from keras_robust.training._data import batch_rows, check_data
+from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import Evidence, StopAtNaN
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
@@ -188,7 +188,7 @@ class AdversarialTraining(keras.Model):
             FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz`, in
                 the folder of `resume` or a temporary one that the message names.
         """
-        examples = check_data(self.model, _bounds(self.attack), x, y)
+        examples = check_data(self.model, _bounds(self.attack), x, y, stored=self.objective.stored)
         validation = kwargs.get("validation_data")
         if validation is not None:
             pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
@@ -262,18 +262,19 @@ class AdversarialTraining(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y, logits = split_labels(y)
         x = assert_rows(check_images(x))
         if self.attack is not None:
             assert_in_bounds(x, self.attack.bounds)
         for _ in range(self.objective.replays):
             with resolved_weights(self.model):
-                logs = self._train_once(x, y, sample_weight)
+                logs = self._train_once(x, y, sample_weight, logits)
         return for_workers(logs)
 
-    def _train_once(self, x, y, sample_weight):
+    def _train_once(self, x, y, sample_weight, teacher_logits):
         """One step of the weights; the logs."""
         carries = self.objective.carries
-        step = self._step(x)
+        step = self._step(x, teacher_logits)
         with computing_in(self.model, self.attack_dtype):
             x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
@@ -290,7 +291,7 @@ class AdversarialTraining(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = assert_rows(check_images(x))
+        x, (y, _) = assert_rows(check_images(x)), split_labels(y)
         logits = self.model(x, training=False)
         loss = loss_of(self, x, y, logits, sample_weight)
         if self.validation_attack is None:
@@ -306,7 +307,7 @@ class AdversarialTraining(keras.Model):
         """Saves the trained `model`, which loads without keras_robust."""
         return self.model.save(filepath, *args, **kwargs)
 
-    def _step(self, x) -> Step:
+    def _step(self, x, teacher_logits) -> Step:
         """This step's settings: a function of the seed, the step's number and the replica."""
         number = steps_taken(self)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -318,6 +319,7 @@ class AdversarialTraining(keras.Model):
             seed=fold(fold(as_seed(self.seed), number), replica),
             compiled_loss=lambda y, logits, weight: loss_of(self, None, y, logits, weight),
             carried=self._carried.read(x) if self.objective.carries else None,
+            teacher_logits=teacher_logits,
         )
 
     def _update(self, loss, rows, robust):

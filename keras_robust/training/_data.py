@@ -6,7 +6,14 @@ from keras_robust._checks import check_images, check_labels, check_logits, check
 from keras_robust.attacks._attack import call_logits
 
 
-def check_data(model, bounds, x, y, argument: str = "x"):
+def split_labels(y):
+    """`(labels, teachers' logits)` of what a batch holds as y; None where there are no logits."""
+    if isinstance(y, dict) and set(y) == {"labels", "logits"}:
+        return y["labels"], y["logits"]
+    return y, None
+
+
+def check_data(model, bounds, x, y, argument: str = "x", stored: bool | None = None):
     """Raises unless the data fits the model and the attack's bounds.
 
     Arrays are looked at whole, a `tf.data.Dataset` by its structure and first batch; what
@@ -19,13 +26,34 @@ def check_data(model, bounds, x, y, argument: str = "x"):
         if y is not None:
             raise ValueError(f"`y` must be None when `{argument}` is a dataset of batches.")
         x, y = _first_batch(x, argument)
+    y, logits = split_labels(y)
+    if stored is not None:
+        _check_stored(stored, logits, argument)
     if x is None or y is None or not hasattr(x, "shape") or not hasattr(y, "shape"):
         return None
     x = check_images(x, bounds, argument)
     check_same_length(x, tf.convert_to_tensor(y))
     classes = check_logits(call_logits(model, x[:2]))
     check_labels(y, classes)
+    if logits is not None and (len(logits.shape) != 3 or logits.shape[-1] != classes):
+        raise ValueError(
+            f"`{argument}` must hold teachers' logits (batch, teachers, {classes}), got "
+            f"{tuple(logits.shape)}."
+        )
     return x, tf.convert_to_tensor(y)
+
+
+def _check_stored(stored, logits, argument):
+    if stored and logits is None:
+        raise ValueError(
+            f"`{argument}` must hold the teachers' logits for teachers='stored'. Make it with "
+            "kr.training.with_logits(x, y, kr.training.teacher_logits(teachers, x))."
+        )
+    if not stored and logits is not None:
+        raise ValueError(
+            f"`{argument}` holds teachers' logits, which this trainer does not use. Give it to "
+            "kr.Distillation(student, teachers='stored')."
+        )
 
 
 def batch_rows(x, looked_at, batch_size=None, **_) -> int | None:
@@ -49,8 +77,8 @@ def _first_batch(dataset, argument):
             f"`{argument}` must be a dataset of (x, y) or (x, y, sample_weight) batches, got "
             f"elements {dataset.element_spec}."
         )
-    shape = dataset.element_spec[1].shape
-    if shape.rank == 0:
+    labels, _ = split_labels(dataset.element_spec[1])
+    if labels.shape.rank == 0:
         raise ValueError(
             f"`{argument}` is a dataset of single examples. Batch it: dataset.batch(128)."
         )

@@ -18,7 +18,9 @@ class Distillation(AdversarialTraining):
 
     Args:
         student: Keras model that returns logits; it is trained in place.
-        teachers: model or list of models that return logits; their weights are left alone.
+        teachers: model or list of models that return logits; their weights are left alone. Or
+            "stored": `fit` gets a dataset made by `kr.training.with_logits`, which holds what
+            they said of each image.
         temperature: T > 0; 2.5 to 4 for small students, up to 20 for large ones.
         alpha: share of the soft term, in [0, 1]; the rest is the compiled loss.
         attack: an attack with an eps for robust distillation, or None.

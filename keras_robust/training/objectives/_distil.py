@@ -37,7 +37,8 @@ class Distil(Objective):
       clean prediction for the rest; the compiled loss at clean inputs.
 
     Attributes:
-        teachers: models, or callables of TensorFlow operations, that return logits.
+        teachers: models, or callables of TensorFlow operations, that return logits; or "stored":
+            the data holds their logits.
         temperature: T > 0, of teachers and student in the soft term.
         alpha: share of the soft term, in [0, 1].
         method: "ard", "rslad" or "iad".
@@ -61,10 +62,24 @@ class Distil(Objective):
     attacked: bool = True
 
     def __post_init__(self):
+        stored = isinstance(self.teachers, str)
+        if stored and self.teachers != "stored":
+            raise ValueError(
+                f"`teachers` must be models or 'stored', got {self.teachers!r}. Load the model: "
+                "keras.models.load_model(path)."
+            )
+        if stored and self.attacked and self.method == "iad":
+            raise ValueError(
+                "`teachers` must be models for method='iad', which asks them about adversarial "
+                "inputs, got 'stored'."
+            )
         many = isinstance(self.teachers, (list, tuple))
-        object.__setattr__(self, "teachers", tuple(self.teachers) if many else (self.teachers,))
+        teachers = () if stored else tuple(self.teachers) if many else (self.teachers,)
+        object.__setattr__(self, "teachers", teachers)
+        object.__setattr__(self, "stored", stored)
         check_temperature(self.temperature, self.alpha)
-        check_ensemble(len(self.teachers), self.mean, self.weights)
+        if not stored:
+            check_ensemble(len(self.teachers), self.mean, self.weights)
         check_weight(self, "trust")
         if self.method not in METHODS:
             raise ValueError(f"`method` must be one of {METHODS}, got {self.method!r}.")
@@ -74,6 +89,7 @@ class Distil(Objective):
     def __repr__(self):
         # A model's own repr may hold its address, and runs are told apart by this.
         names = [getattr(model, "name", type(model).__name__) for model in self.teachers]
+        names = "stored" if self.stored else names
         rest = "temperature alpha method mean weights trust attacked".split()
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in rest)
         return f"Distil(teachers={names}, {settings})"
@@ -83,17 +99,17 @@ class Distil(Objective):
             return x
         if self.method != "rslad":
             return step.attacked(x, y)
-        wanted = self._teach(x)
+        wanted = self._teach(step, x)
         goal = divergence_from(wanted, step.model)
         return step.attack.perturb(goal, x, step.seed, step.eps)
 
     def minimise(self, step, x, x_adv, y, sample_weight):
-        wanted = self._teach(x)
+        wanted = self._teach(step, x)
         logits = step.model(x, training=True)
         adv_logits = step.model(x_adv, training=True) if self.attacked else logits
         soft = self._soft(wanted, adv_logits)
         if self.attacked and self.method == "iad":
-            sure = self._trusted(x_adv, y)
+            sure = self._trusted(step, x_adv, y)
             soft = sure * soft + (1 - sure) * self._soft(tf.stop_gradient(logits), adv_logits)
         soft = step.mean(soft, sample_weight)
         if self.attacked and self.method == "rslad":
@@ -108,14 +124,17 @@ class Distil(Objective):
         loss = added + (1 - self.alpha) * hard + self.alpha * soft
         return Outcome(loss, logits, adv_logits)
 
-    def _teach(self, x):
-        logits = [tf.stop_gradient(call_logits(teacher, x)) for teacher in self.teachers]
+    def _teach(self, step, x):
+        if self.stored:
+            logits = tf.unstack(step.teacher_logits, axis=1)
+        else:
+            logits = [tf.stop_gradient(call_logits(teacher, x)) for teacher in self.teachers]
         return losses.ensemble_logits(logits, self.temperature, self.mean, self.weights)
 
     def _soft(self, wanted, logits):
         return losses.distillation(None, logits, wanted, self.temperature, alpha=1.0)
 
-    def _trusted(self, x_adv, y):
+    def _trusted(self, step, x_adv, y):
         """How far the teacher's word counts, `(batch,)` in [0, 1]."""
-        wrong = losses.cross_entropy(check_labels(y), self._teach(x_adv))
+        wrong = losses.cross_entropy(check_labels(y), self._teach(step, x_adv))
         return tf.exp(-self.trust * wrong)

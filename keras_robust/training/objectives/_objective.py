@@ -24,6 +24,7 @@ class Step:
         compiled_loss: `(y, logits, sample_weight) -> scalar`, as given to `compile`, plus the
             model's regularisation losses.
         carried: for an objective that `carries`, what it left behind, the shape of the inputs.
+        teacher_logits: `(batch, teachers, classes)` where the data holds them.
     """
 
     model: typing.Any
@@ -32,6 +33,7 @@ class Step:
     seed: tf.Tensor
     compiled_loss: collections.abc.Callable
     carried: tf.Tensor | None = None
+    teacher_logits: tf.Tensor | None = None
 
     @property
     def ball(self) -> Ball:
@@ -77,6 +79,8 @@ class Objective(abc.ABC):
     replays = 1
     # Whether a perturbation is carried from step to step: `Carrying` says otherwise.
     carries = False
+    # Whether the data holds teachers' logits beside the labels.
+    stored = False
 
     @abc.abstractmethod
     def perturb(self, step: Step, x, y) -> tf.Tensor:
