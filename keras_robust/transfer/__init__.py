@@ -3,6 +3,7 @@
 from keras_robust.transfer._class_plot import class_plot
 from keras_robust.transfer._embeddings import embeddings
 from keras_robust.transfer._head import Parameters, parameters, replace_head
+from keras_robust.transfer._hints import fit_hints
 from keras_robust.transfer._probe import Probe, probe
 from keras_robust.transfer._projection import Projection, low_dimensional_embedding
 from keras_robust.transfer._storage import (
@@ -20,6 +21,7 @@ __all__ = [
     "Stored",
     "class_plot",
     "embeddings",
+    "fit_hints",
     "load_embeddings",
     "load_projection",
     "low_dimensional_embedding",

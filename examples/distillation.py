@@ -1,0 +1,163 @@
+"""Knowledge distillation on MNIST: a small network learns what a large one knows of digits.
+
+python examples/distillation.py --quick   # little data, half a minute
+python examples/distillation.py           # all of MNIST
+
+Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531, section 3. The teacher, 2x1200 with
+dropout, sees digits moved by up to two pixels; the students, 2x800, see them as they are, without
+dropout: one learns from the labels, one from the teacher's answers at T = 20, which are computed
+once and kept in --output, and one from its answers too but without having seen a single three.
+Finished networks there are not trained again.
+"""
+
+import argparse
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
+BATCH = 128
+HELD_OUT = 5000  # training images that nobody trains on: they set the bias of the threes
+PAPER = {
+    "teacher": (67, None),
+    "student, labels": (146, None),
+    "student, distilled": (74, None),
+    "no threes": (206, 133),
+    "no threes, bias raised": (109, 14),
+}
+
+
+def main(arguments=None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="little data, short training")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--temperature", type=float, default=20.0)
+    parser.add_argument("--alpha", type=float, default=0.9)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("distillation"))
+    options = parser.parse_args(arguments)
+    epochs = options.epochs or (4 if options.quick else 40)
+    train, held_out, test = mnist(4000 if options.quick else None)
+    narrower = 8 if options.quick else 1
+    nets = Networks(options.output, epochs)
+
+    teacher = nets.get("teacher", dense(1200 // narrower, 0, dropout=True), fit, moved(*train))
+    labels = nets.get("student_labels", dense(800 // narrower, 1), fit, batches(*train))
+    logits = kr.training.teacher_logits(teacher, train[0], options.output / "teacher.npy")
+
+    def distil(student, data, epochs):
+        fit(kr.Distillation(student, "stored", options.temperature, options.alpha), data, epochs)
+
+    data = kr.training.with_logits(*train, logits, BATCH)
+    distilled = nets.get("student_distilled", dense(800 // narrower, 1), distil, data)
+    others = train[1] != 3
+    data = kr.training.with_logits(train[0][others], train[1][others], logits[others], BATCH)
+    without = nets.get("no_threes", dense(800 // narrower, 1), distil, data)
+    raised = best_bias(without, *held_out)
+
+    rows = {
+        "teacher": errors(teacher, *test),
+        "student, labels": errors(labels, *test),
+        "student, distilled": errors(distilled, *test),
+        "no threes": errors(without, *test),
+        "no threes, bias raised": errors(without, *test, raised),
+    }
+    print(f"Errors of {len(test[1]):,} test images; of the threes among them. Bias +{raised:.1f}.")
+    print(f"{'':26}{'ours':>6}{'threes':>8}{'paper':>8}{'threes':>8}")
+    for name, (wrong, threes) in rows.items():
+        paper = [" " if number is None else str(number) for number in PAPER[name]]
+        print(f"{name:26}{wrong:6}{threes:8}{paper[0]:>8}{paper[1]:>8}")
+    return rows
+
+
+class Networks:
+    """Trained networks, kept in a folder: an interrupted run goes on."""
+
+    def __init__(self, folder, epochs):
+        self.folder, self.epochs = folder, epochs
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name, model, train, data):
+        path = self.folder / f"{name}_{self.epochs}.weights.h5"
+        if not path.exists():
+            print(f"training {name}", flush=True)
+            train(model, data, self.epochs)
+            model.save_weights(path)
+        model.load_weights(path)
+        return model
+
+
+def dense(width, seed, dropout=False):
+    """Two hidden layers of `width` on 28x28 images, logits out."""
+    seeds = iter(range(10 * seed, 10 * seed + 10))
+    start = keras.initializers.HeNormal
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten()]
+    for number in range(2):
+        if dropout:
+            layers.append(keras.layers.Dropout(0.5 if number else 0.2, seed=next(seeds)))
+        layers.append(keras.layers.Dense(width, "relu", kernel_initializer=start(seed=next(seeds))))
+    if dropout:
+        layers.append(keras.layers.Dropout(0.5, seed=next(seeds)))
+    layers.append(keras.layers.Dense(10, kernel_initializer=start(seed=next(seeds))))
+    return keras.Sequential(layers)
+
+
+def fit(trainer, data, epochs):
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * int(data.cardinality()))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    trainer.fit(data, epochs=epochs, verbose=2)
+
+
+def mnist(limit):
+    """Training images, some held out of them, and the test's; float images in [0, 1]."""
+    with np.load(DATA / "mnist.npz") as file:
+        x, y, x_test, y_test = (file[f"{k}_{part}"] for part in ("train", "test") for k in "xy")
+    if limit:
+        x, y, x_test, y_test = x[:limit], y[:limit], x_test[:1000], y_test[:1000]
+    x, x_test = (np.float32(images)[..., None] / 255 for images in (x, x_test))
+    y, y_test = y.astype("int32"), y_test.astype("int32")
+    held_out = min(HELD_OUT, len(x) // 4)
+    return (x[held_out:], y[held_out:]), (x[:held_out], y[:held_out]), (x_test, y_test)
+
+
+def batches(x, y):
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0)
+    return data.batch(BATCH, drop_remainder=True).prefetch(2)
+
+
+def moved(x, y):
+    """Batches whose images are moved by up to two pixels each way, zeros behind."""
+
+    def move(images, labels):
+        shift = tf.random.uniform([2, BATCH, 1], 0, 5, tf.int32)
+        rows, columns = tf.unstack(shift + tf.range(28))
+        padded = tf.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
+        images = tf.gather(padded, rows, axis=1, batch_dims=1)
+        return tf.gather(images, columns, axis=2, batch_dims=1), labels
+
+    return batches(x, y).map(move)
+
+
+def errors(model, x, y, raised=0.0):
+    """Wrong answers, and those among them for threes."""
+    logits = model.predict(x, batch_size=1000, verbose=0)
+    logits[:, 3] += raised
+    wrong = np.argmax(logits, axis=1) != y
+    return int(wrong.sum()), int((wrong & (y == 3)).sum())
+
+
+def best_bias(model, x, y):
+    """What, added to the logit of the threes, makes the fewest errors on images held out."""
+    tried = np.arange(0, 10, 0.1)
+    return float(tried[np.argmin([errors(model, x, y, raised)[0] for raised in tried])])
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    keras.utils.set_random_seed(0)
+    main()
