@@ -86,30 +86,17 @@ def loss_of(trainer, x, y, y_pred, sample_weight):
     return trainer.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
 
 
-def apply_loss(trainer, tape, loss, inputs=None):
-    """One step of `trainer.optimizer` on `trainer.model` along the gradient of scalar `loss`.
+def gradients_of(trainer, tape, loss, sources) -> list:
+    """Gradients of scalar `loss`, made ready for `trainer.optimizer`.
 
-    Call it after the tape's block; loss scaling of mixed precision is undone inside.
-
-    Returns:
-        The gradient with respect to `inputs`, which the tape watched, up to a positive factor
-        and from the same backward pass; None without `inputs`.
+    Call it after the tape's block, and `trainer.optimizer.apply_gradients` with their sum: what
+    loss scaling of mixed precision asks for is done between the two.
     """
-    variables = trainer.model.trainable_variables
-    if LEGACY and inputs is None:
-        trainer.optimizer.minimize(loss, variables, tape=tape)
-        return None
-    sources = variables if inputs is None else [*variables, inputs]
     if LEGACY:
-        pairs = trainer.optimizer.compute_gradients(loss, sources, tape=tape)
-        trainer.optimizer.apply_gradients(pairs[: len(variables)])
-        return pairs[-1][0]
+        return [g for g, _ in trainer.optimizer.compute_gradients(loss, sources, tape=tape)]
     with tape:
         loss = trainer.optimizer.scale_loss(loss)
-    gradients = tape.gradient(loss, sources)
-    pairs = zip(gradients[: len(variables)], variables, strict=True)
-    trainer.optimizer.apply_gradients(pairs)
-    return None if inputs is None else gradients[-1]
+    return tape.gradient(loss, sources)
 
 
 @contextlib.contextmanager

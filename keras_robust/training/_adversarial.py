@@ -12,10 +12,10 @@ from keras_robust._checks import (
     check_logit_model,
 )
 from keras_robust._keras import (
-    apply_loss,
     computing_in,
     expects_probabilities,
     for_workers,
+    gradients_of,
     is_model,
     keras,
     loss_of,
@@ -28,6 +28,8 @@ from keras_robust.layers._state import mean_if_any
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import Evidence, StopAtNaN
+from keras_robust.training._jit import LEAST_STEPS, steps_in, try_both
+from keras_robust.training._parts import Gradients, parts_of
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
 from keras_robust.training._resume import Resume
@@ -58,6 +60,9 @@ class AdversarialTraining(keras.Model):
             step stays as it is; None computes both alike. Faster where the processor has
             bfloat16 (AVX512-BF16, AMX, GPUs). Validation is not touched: robustness is always
             measured in the model's own precision.
+        accumulate: parts in which a batch goes through the network, attack and all, before its one
+            step of the weights: the memory of a small batch for the gradient of a large one. Only
+            BatchNormalization tells the difference, which sees the parts.
         seed: int; the random numbers of every step follow from it and the step's number.
         **kwargs: `name`, as for any Keras model.
 
@@ -89,6 +94,7 @@ class AdversarialTraining(keras.Model):
         eps_ramp=None,
         validation_attack=None,
         attack_dtype=None,
+        accumulate=1,
         seed=0,
         **kwargs,
     ):
@@ -113,6 +119,12 @@ class AdversarialTraining(keras.Model):
                 "`attack_dtype` must be None for a model whose weights TF-MOT's wrappers compute, "
                 f"got {attack_dtype!r} and wrapped layers {wrapped}."
             )
+        whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
+        if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):
+            raise ValueError(
+                "`accumulate` must be a whole number >= 1, and 1 for an objective that carries "
+                f"perturbations from step to step, got {accumulate!r} with {objective!r}."
+            )
         # The policy decides whether `compile` scales the loss, and it is the model's.
         super().__init__(dtype=model.dtype_policy, **kwargs)
         self.model = model
@@ -121,8 +133,10 @@ class AdversarialTraining(keras.Model):
         self.eps_ramp = eps_ramp
         self.validation_attack = validation_attack
         self.attack_dtype = attack_dtype
+        self.accumulate = accumulate
         self.seed = seed
         self.built = model.built
+        self._try_jit = False
         self._examples = None
         self._evidence = None  # The first batch whose loss is not finite.
         self._carried = None  # What a replaying objective carries from step to step.
@@ -148,8 +162,10 @@ class AdversarialTraining(keras.Model):
             loss: Keras loss or function of labels and logits. A cross-entropy must be told
                 `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
-            jit_compile: whether XLA compiles the step; "auto" does so on a GPU or TPU only,
-                because on a CPU XLA runs a convolution on one thread.
+            jit_compile: whether XLA compiles the step. "auto" does so on a GPU or TPU; on a CPU,
+                where XLA is faster for some models and slower for others, a `fit` of at least
+                1,000 steps tries both for some passes and says what it took. With `resume` a run
+                keeps to what it took first.
             **kwargs: as for `keras.Model.compile`.
         """
         if loss is None:
@@ -159,6 +175,7 @@ class AdversarialTraining(keras.Model):
                 f"`loss`={loss!r} expects probabilities, but the model returns logits. Use for "
                 "instance keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
+        self._try_jit = jit_compile == "auto"
         if jit_compile == "auto":
             jit_compile = any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
         super().compile(
@@ -205,18 +222,21 @@ class AdversarialTraining(keras.Model):
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         if self._evidence is not None:
             given.append(StopAtNaN(self._evidence, resume))
+        settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        settings = {**settings, **settings.pop("kwargs", {})}
         if resume is None:
+            self._settle_jit(examples, rows, settings)
             return super().fit(x, y, *args, callbacks=given, **kwargs)
         if kwargs.get("steps_per_epoch") is not None:
             raise ValueError(
                 "`steps_per_epoch` must be None with `resume`: an epoch that ends inside the "
                 "dataset cannot be found again. Cut the dataset with take(steps)."
             )
-        settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        settings = {**settings, **settings.pop("kwargs", {})}
-        del settings["x"], settings["y"]
         state = Resume(resume, self, x, given)
-        start = max(state.restore(), settings.pop("initial_epoch", 0))
+        start = max(state.restore(), settings.get("initial_epoch", 0))
+        self._settle_jit(examples, rows, settings, state.jit_compile)
+        for name in ("x", "y", "initial_epoch"):
+            settings.pop(name, None)
         settings |= {"callbacks": [*given, state], "epochs": settings.pop("epochs", 1)}
         history = state.run(super().fit, initial_epoch=start, **settings)
         history.history, history.epoch = state.history, state.numbers
@@ -228,6 +248,20 @@ class AdversarialTraining(keras.Model):
             check_data(self.model, _bounds(self.validation_attack), x, y)
             self.built = True
         return super().evaluate(x, y, *args, **kwargs)
+
+    def _settle_jit(self, examples, rows, settings, known=None):
+        """What "auto" left open; `known` is what the run took before it was interrupted."""
+        devices = {device.device_type for device in tf.config.list_logical_devices()}
+        single = self.distribute_strategy.num_replicas_in_sync == 1
+        if not self._try_jit or examples is None or devices != {"CPU"} or not single:
+            return
+        if known is not None:
+            self.jit_compile = known
+        elif steps_in(rows, **settings) >= LEAST_STEPS:
+            trial = try_both(self.model, *(part[:rows] for part in examples))
+            self.jit_compile = trial.jit_compile
+            if settings.get("verbose", 1):
+                print(f"{self.name}: {trial}", flush=True)
 
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""
@@ -271,23 +305,32 @@ class AdversarialTraining(keras.Model):
                 logs = self._train_once(x, y, sample_weight, logits)
         return for_workers(logs)
 
-    def _train_once(self, x, y, sample_weight, teacher_logits):
+    def _train_once(self, *batch):
         """One step of the weights; the logs."""
+        variables, gradients = self.model.trainable_variables, Gradients()
+        for number, (part, share, after) in enumerate(parts_of(self.accumulate, batch)):
+            own, logs = self._gradients(variables, number, *part)
+            after(gradients.add(own, share))
+        self.optimizer.apply_gradients(zip(gradients.sum, variables, strict=True))
+        return logs
+
+    def _gradients(self, variables, number, x, y, sample_weight, teacher_logits):
+        """Those of the objective on part `number` of a batch, and the logs."""
         carries = self.objective.carries
-        step = self._step(x, teacher_logits)
+        step = self._step(x, teacher_logits, number)
         with computing_in(self.model, self.attack_dtype):
             x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
             if carries:
                 tape.watch(x_adv)
             outcome = self.objective.minimise(step, x, x_adv, y, sample_weight)
-        gradient = apply_loss(self, tape, outcome.loss, x_adv if carries else None)
+        gradients = gradients_of(self, tape, outcome.loss, [*variables, *[x_adv] * carries])
         if carries:
-            self._carried.write(self.objective.carry(step, x, gradient))
+            self._carried.write(self.objective.carry(step, x, gradients.pop()))
         if self._evidence is not None:
-            self._evidence.look(outcome.loss, steps_taken(self) - 1, x, x_adv, y)
+            self._evidence.look(outcome.loss, steps_taken(self), x, x_adv, y)
         self._update(outcome.loss, tf.shape(x)[0], self.attack and _correct(outcome.adv_logits, y))
-        return self.compute_metrics(x, y, outcome.logits, sample_weight)
+        return gradients, self.compute_metrics(x, y, outcome.logits, sample_weight)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -307,16 +350,17 @@ class AdversarialTraining(keras.Model):
         """Saves the trained `model`, which loads without keras_robust."""
         return self.model.save(filepath, *args, **kwargs)
 
-    def _step(self, x, teacher_logits) -> Step:
-        """This step's settings: a function of the seed, the step's number and the replica."""
+    def _step(self, x, teacher_logits, part) -> Step:
+        """This step's settings: of the seed, the step's number, the replica and the part."""
         number = steps_taken(self)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = fold(fold(as_seed(self.seed), number), replica)
         scale = 1.0 if self.eps_ramp is None else self.eps_ramp(number)
         return Step(
             model=self.model,
             attack=None if self.attack is None else self.attack.for_training(),
             eps=0.0 if self.attack is None else self.attack.eps * scale,
-            seed=fold(fold(as_seed(self.seed), number), replica),
+            seed=fold(seed, part) if part else seed,
             compiled_loss=lambda y, logits, weight: loss_of(self, None, y, logits, weight),
             carried=self._carried.read(x) if self.objective.carries else None,
             teacher_logits=teacher_logits,

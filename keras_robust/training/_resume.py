@@ -83,6 +83,8 @@ class Resume(keras.callbacks.Callback):
         self.epochs: list[tuple[int, dict]] = []
         # Batches done of the epoch that was interrupted, and its metrics until then.
         self.batches, self.metrics = 0, []
+        # Whether XLA compiled the step; None for a run that has just begun.
+        self.jit_compile = None
         # The optimizer's steps before the epoch under way; None between epochs.
         self.steps_before = None
         check_writable(self.path, "resume")
@@ -124,7 +126,7 @@ class Resume(keras.callbacks.Callback):
         for place, variable in self._variables().items():
             variable.assign(state[place])
         self.epochs = [(number, logs) for number, logs in meta["epochs"]]
-        self.batches = meta["batches"]
+        self.batches, self.jit_compile = meta["batches"], meta["jit_compile"]
         self.metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
         # A seeded shuffle draws a new order for each iterator: skip those already used.
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
@@ -199,6 +201,7 @@ class Resume(keras.callbacks.Callback):
                 "next": next,
                 "batches": self.batches,
                 "metrics": len(metrics),
+                "jit_compile": bool(self.trainer.jit_compile),
             }
         )
         if not is_chief():
@@ -216,6 +219,7 @@ class Resume(keras.callbacks.Callback):
             "objective": self.objective,
             "eps_ramp": repr(trainer.eps_ramp),
             "seed": trainer.seed,
+            "accumulate": trainer.accumulate,
             "optimizer": type(trainer.optimizer).__name__,
             "shapes": shapes,
         }

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_robust._checks import check_images
-from keras_robust._keras import apply_loss, check_model, keras
+from keras_robust._keras import check_model, gradients_of, keras
 from keras_robust.analysis._activations import cut_after
 
 
@@ -102,6 +102,8 @@ class _Hints(keras.Model):
                 for own, other in zip(said, wanted, strict=True)
             ]
             loss = tf.add_n(errors + [tf.cast(added, tf.float32) for added in self.model.losses])
-        apply_loss(self, tape, loss)
+        variables = self.model.trainable_variables
+        gradients = gradients_of(self, tape, loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._loss_mean.update_state(loss)
         return {"loss": self._loss_mean.result()}
