@@ -161,7 +161,8 @@ def export(options) -> Result:
             model, options.out, version=options.version, class_names=data.class_names, check=x
         )
     else:
-        representative = kr.data.arrays(data.train, 500)[0] if options.format == "int8" else None
+        calibrated = options.format in ("int8", "int16x8")
+        representative = kr.data.arrays(data.train, 500)[0] if calibrated else None
         exported = kr.export.tflite(
             model,
             options.out,

@@ -150,7 +150,9 @@ def _export(parser):
     _data(parser)
     parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument(
-        "--format", choices=("float", "float16", "dynamic", "int8", "serving"), default="int8"
+        "--format",
+        choices=("float", "float16", "dynamic", "int8", "int16x8", "serving"),
+        default="int8",
     )
     parser.add_argument("--version", type=_count, default=1, help="of a SavedModel (default 1)")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="file, or folder to serve")

@@ -8,8 +8,15 @@ import numpy as np
 # The largest relative error allowed, measured as `Comparison` says. Float files differ by the
 # order of summation only; the others by the rounding of weights (2^-11 for float16, 2^-8 for
 # int8) and, for int8, of every activation, which adds up over the layers.
-TOLERANCES = {"float": 1e-3, "float16": 2e-2, "dynamic": 0.15, "int8": 0.25, "savedmodel": 1e-3}
-ROUNDED = ("dynamic", "int8")
+TOLERANCES = {
+    "float": 1e-3,
+    "float16": 2e-2,
+    "dynamic": 0.15,
+    "int8": 0.25,
+    "int16x8": 0.15,
+    "savedmodel": 1e-3,
+}
+ROUNDED = ("dynamic", "int8", "int16x8")
 LEAST_AGREEMENT = 0.9
 
 

@@ -1,6 +1,7 @@
 """A Keras classifier as a `.tflite` file, compared with its source once written."""
 
 import pathlib
+import re
 import warnings
 import zipfile
 
@@ -29,7 +30,8 @@ from keras_robust.export._source import (
     logits_of,
 )
 
-MODES = ("float", "dynamic", "float16", "int8")
+MODES = ("float", "dynamic", "float16", "int8", "int16x8")
+CALIBRATED = ("int8", "int16x8")
 IO_DTYPES = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}
 CALIBRATION_IMAGES = 500
 CHECK_IMAGES = 256
@@ -48,6 +50,7 @@ def tflite(
     io_dtype: str = "float32",
     class_names=None,
     tolerance: float | None = None,
+    float_layers=(),
 ) -> Exported:
     """Writes `model` as a `.tflite` file, runs it, and compares it with the model.
 
@@ -63,7 +66,8 @@ def tflite(
             `tf.data.Dataset` of images or `(images, labels)`, as the model takes them; at
             most 500 are used. A fake-quantized model carries its ranges and needs none.
         mode: "float"; "dynamic" (int8 weights, float activations); "float16" (weights);
-            "int8" (all of it). None takes "int8" for a fake-quantized model or when
+            "int8" (all of it); "int16x8" (int8 weights, int16 activations: nearly float's
+            accuracy, slower than int8). None takes "int8" for a fake-quantized model or when
             `representative` is given, else "float".
         check: images to compare on, as `representative`, at most 256; None takes those of
             `representative`, else 32 seeded random images in [0, 1].
@@ -71,6 +75,8 @@ def tflite(
             quantized numbers.
         class_names: one a class; kept in the file as "labels.txt", which `unzip` gets out.
         tolerance: the largest relative error; None takes the mode's (see `Exported`).
+        float_layers: names of layers that compute in float in a file that is calibrated on
+            `representative`, for instance those that `kr.compress.sensitivity` finds.
 
     Returns:
         `Exported`: sizes, agreement and errors.
@@ -103,11 +109,16 @@ def tflite(
     classes = traced.concrete.structured_outputs["logits"].shape[-1]
     names = check_class_names(class_names, classes)
     mode = _mode(mode, traced.fake_quantized(), calibration, io_dtype)
+    if float_layers and (mode not in CALIBRATED or traced.fake_quantized()):
+        raise ValueError(
+            "`float_layers` needs a model that is not fake-quantized, `representative`, and mode "
+            f"'int8' or 'int16x8', got mode {mode!r}."
+        )
     images, origin = _images(images, calibration, shape)
     if tolerance is None and half:
         tolerance = max(TOLERANCES[mode], HALF_TOLERANCE)
     with beside(path, folder=False) as temporary:
-        temporary.write_bytes(_convert(traced, mode, calibration, io_dtype))
+        temporary.write_bytes(_convert(traced, mode, calibration, io_dtype, float_layers))
         if names is not None:
             _append_labels(temporary, names)
         written = TFLiteModel(temporary)(images)
@@ -115,7 +126,7 @@ def tflite(
         left = _flatbuffer.float_ops(temporary.read_bytes()) if mode == "int8" else ()
         size, gzip_size = sizes(temporary)
     heavy = [op for op in left if op.startswith(("CONV", "DEPTHWISE", "FULLY", "BATCH_MATMUL"))]
-    if heavy:
+    if heavy and not float_layers:
         warnings.warn(
             f"The int8 file {str(path)!r} still computes {len(heavy)} convolutions or dense layers "
             f"in float ({heavy[0]}). Quantize these layers too, or give `representative`.",
@@ -148,9 +159,9 @@ def _mode(mode, fake_quantized: bool, calibration, io_dtype: str) -> str:
             f'`mode` must be "int8" for a fake-quantized model, got {mode!r}: it was trained for '
             "int8. Export the model from before its quantization for another mode."
         )
-    if mode == "int8" and not fake_quantized and calibration is None:
+    if mode in CALIBRATED and not fake_quantized and calibration is None:
         raise ValueError(
-            '`representative` is needed for mode "int8" of a model that is not fake-quantized: '
+            f"`representative` is needed for mode {mode!r} of a model that is not fake-quantized: "
             "its activations are calibrated on it. Give a few hundred training images."
         )
     if mode != "int8" and io_dtype != "float32":
@@ -166,13 +177,19 @@ def _images(images, calibration, shape) -> tuple[np.ndarray, str]:
     return np.random.default_rng(0).random((32, *shape), dtype=np.float32), "random"
 
 
-def _convert(traced: Traced, mode: str, calibration, io_dtype: str) -> bytes:
-    calibrated = mode == "int8" and not traced.fake_quantized()
+def _convert(traced: Traced, mode: str, calibration, io_dtype: str, float_layers=()) -> bytes:
+    calibrated = mode in CALIBRATED and not traced.fake_quantized()
     ops = tf.lite.OpsSet
+    int8 = ops.TFLITE_BUILTINS_INT8
+    if mode == "int16x8":
+        int8 = ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
     # All int8 where that can be; an operation without an int8 kernel stays float otherwise.
     choices = [[ops.TFLITE_BUILTINS]]
-    if calibrated:
-        choices = [[ops.TFLITE_BUILTINS_INT8], [ops.TFLITE_BUILTINS_INT8, ops.TFLITE_BUILTINS]]
+    if float_layers:
+        spared = _operations_of(float_layers, _convert(traced, "float", None, io_dtype))
+        choices = [[int8, ops.TFLITE_BUILTINS]]
+    elif calibrated:
+        choices = [[int8], [int8, ops.TFLITE_BUILTINS]]
     for choice in choices:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.concrete], traced)
         converter.target_spec.supported_ops = choice
@@ -189,7 +206,7 @@ def _convert(traced: Traced, mode: str, calibration, io_dtype: str) -> bytes:
             converter.inference_output_type = IO_DTYPES[io_dtype]
         try:
             with quiet():
-                return converter.convert()
+                return _sparing(converter, spared) if float_layers else converter.convert()
         except Exception as error:  # The converter raises a dozen private kinds.
             failure = error
     reason = next((line for line in str(failure).splitlines() if "error" in line), str(failure))
@@ -197,6 +214,36 @@ def _convert(traced: Traced, mode: str, calibration, io_dtype: str) -> bytes:
         f"`model` cannot be converted to a {mode} .tflite file: {reason[:500]}. Replace the layer "
         "that computes this with one of TFLite's own operations."
     ) from failure
+
+
+def _operations_of(layers, content: bytes) -> list[str]:
+    """Names of the operations of `layers` in a float file; they hold the layers' names."""
+    heads = [op.outputs[0].name for op in _flatbuffer.operations(content) if op.outputs]
+    found = []
+    for layer in layers:
+        own = [
+            name
+            for name in heads
+            if re.search(rf"(^|[/;]){re.escape(layer)}(_\d+)?([/;:]|$)", name)
+        ]
+        if not own:
+            raise ValueError(
+                f"`float_layers` names {layer!r}, but no operation of the file is called so. Its "
+                f"operations: {heads}."
+            )
+        found += own
+    return found
+
+
+def _sparing(converter, names: list[str]) -> bytes:
+    """What `converter` makes of all operations but those of `names`, which stay float."""
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=names)
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=options,
+    )
+    return debugger.get_nondebug_quantized_model()
 
 
 def _append_labels(path: pathlib.Path, names: list[str]) -> None:
