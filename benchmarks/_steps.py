@@ -17,9 +17,9 @@ def step_size(steps: int) -> float:
     return 2.5 * EPS / steps
 
 
-def model_and_optimizer(weights=None):
-    """The demo's network and its optimizer, built: nothing is made inside a trace."""
-    model = kr.zoo.small_cnn()
+def model_and_optimizer(weights=None, make=kr.zoo.small_cnn):
+    """A network, the demo's by default, and its optimizer: nothing is made inside a trace."""
+    model = make()
     if weights is not None:
         model.set_weights(weights)
     optimizer = keras.optimizers.Adam(1e-3)
@@ -58,10 +58,11 @@ class Parts:
     Args:
         x, y: a batch.
         jit: whether XLA compiles each of them.
+        make: makes the network.
     """
 
-    def __init__(self, x, y, jit=False):
-        model, optimizer = model_and_optimizer()
+    def __init__(self, x, y, jit=False, make=kr.zoo.small_cnn):
+        model, optimizer = model_and_optimizer(make=make)
         self._x, self._y = x, y
 
         @tf.function(jit_compile=jit)
@@ -190,10 +191,29 @@ def compiled(model, jit=False):
     return model
 
 
-def trainer(attack_steps, objective=None, jit=False):
+def trainer(attack_steps, objective=None, jit=False, make=kr.zoo.small_cnn, **settings):
     """Our trainer around a new network, compiled."""
     attack = kr.attacks.PGD(eps=EPS, steps=attack_steps)
-    return compiled(kr.AdversarialTraining(kr.zoo.small_cnn(), attack, objective), jit)
+    return compiled(kr.AdversarialTraining(make(), attack, objective, **settings), jit)
+
+
+def resnet():
+    """ResNet-18 for images of 32x32 and three colours."""
+    return kr.zoo.resnet18((32, 32, 3))
+
+
+def clustered(once):
+    """The demo's network with TF-MOT's clustered kernels, searched once a step or in each pass."""
+    from keras_robust.compress import Cluster
+    from keras_robust.compress._flatten import flatten
+    from keras_robust.compress._stage import Context
+    from keras_robust.compress._tfmot import cluster_wrapper
+
+    wrapped = Cluster(16).wrap(flatten(kr.zoo.small_cnn()), Context(1, 1))
+    for layer in wrapped.layers:
+        if not once and hasattr(layer, "resolve_once"):
+            layer.__class__ = cluster_wrapper().ClusterWeights
+    return wrapped
 
 
 def compiled_step(trained, data):

@@ -1,5 +1,6 @@
 """What a model does, measured without changing it."""
 
+from keras_robust.analysis._condition import ConditionNumbers, condition_numbers
 from keras_robust.analysis._minimum_distortion import (
     Distortions,
     minimum_distortion,
@@ -10,10 +11,12 @@ from keras_robust.analysis._transfer import TransferMatrix, transfer_matrix
 from keras_robust.analysis._variance import VarianceRatio, plot_variance, variance_ratio
 
 __all__ = [
+    "ConditionNumbers",
     "Distortions",
     "NoiseStability",
     "TransferMatrix",
     "VarianceRatio",
+    "condition_numbers",
     "minimum_distortion",
     "noise_stability",
     "plot_stability",

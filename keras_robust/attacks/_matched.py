@@ -51,8 +51,8 @@ class ConfidenceAscent(Attack):
     >>> weights = tf.constant([[1.0, -1.0], [-1.0, 1.0]])
     >>> x = tf.constant([[0.6, 0.4]])
     >>> x_adv = ConfidenceAscent(confidence=0.6)(lambda x: x @ weights, x, [1])
-    >>> tf.nn.softmax(x_adv @ weights).numpy().round(3).tolist()
-    [[0.4, 0.6]]
+    >>> tf.nn.softmax(x_adv @ weights).numpy().round(3)
+    array([[0.4, 0.6]], dtype=float32)
     """
 
     eps: float | None = None
@@ -108,8 +108,7 @@ class ConfidenceAscent(Attack):
 
         def halve(short, enough):
             middle = (short + enough) / 2
-            fits = rows_of(goal(before + rows_of(middle, x) * (here - before)).fooled, x)
-            fits = tf.reshape(fits, [-1])
+            fits = goal(before + rows_of(middle, x) * (here - before)).fooled
             return tf.where(fits, short, middle), tf.where(fits, middle, enough)
 
         ones = tf.ones(tf.shape(x)[:1])

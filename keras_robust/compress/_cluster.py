@@ -43,6 +43,8 @@ class Cluster:
             or "density" for equal shares of the weights.
         preserve_sparsity: keep weights at zero that are zero, as after `Prune`; kernels
             without zeros are clustered plainly.
+        per_channel: each output channel of a Conv2D has centroids of its own, `clusters` of them:
+            nearer to the weights, and a larger codebook in the file. `Quantize` cannot keep them.
         layers: names, or a function layer -> bool; None for all that TF-MOT clusters.
 
     Raises:
@@ -55,6 +57,7 @@ class Cluster:
     clusters: int
     init: str = "linear"
     preserve_sparsity: bool = True
+    per_channel: bool = False
     layers: Any = None
 
     name: ClassVar[str] = "clustered"
@@ -112,6 +115,7 @@ class Cluster:
                 self.clusters,
                 init,
                 preserve_sparsity=self.preserve_sparsity and layer.name in sparse,
+                cluster_per_channel=self.per_channel,
             )
             if type(wrapper).__name__ == "ClusterWeights":
                 wrapper.__class__ = assign_once()
@@ -133,14 +137,21 @@ class Cluster:
     def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
         """A sentence for each kernel with too many values, or that lost zeros."""
         sentences = [
-            f"layer {kernel.layer!r}: {kernel.distinct} different values, clusters="
+            f"layer {kernel.layer!r}: {self._distinct(kernel)} different values, clusters="
             f"{self.clusters} was asked"
             for kernel in after.values()
             if kernel.layer in layers
             and kernel.attribute != "depthwise_kernel"
-            and kernel.distinct > self.clusters
+            and self._distinct(kernel) > self.clusters
         ]
         return sentences + (lost_zeros(before, after) if self.preserve_sparsity else [])
+
+    def _distinct(self, kernel) -> int:
+        """How many values share a codebook."""
+        if self.per_channel and kernel.values.ndim == 4:
+            channels = kernel.values.reshape(-1, kernel.values.shape[-1]).T
+            return max(np.unique(channel).size for channel in channels)
+        return kernel.distinct
 
 
 def _possible(layer) -> bool:

@@ -69,7 +69,7 @@ def check_dataset(dataset, model, argument: str):
 
 
 def _check_shape(spec, model, argument: str) -> None:
-    expected = model.inputs[0].shape
+    expected = tf.TensorShape(model.inputs[0].shape)
     shape = spec.shape
     if shape.rank is None:
         return

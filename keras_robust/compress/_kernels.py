@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 _ATTRIBUTES = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
@@ -40,8 +39,8 @@ def kernels(model) -> dict[tuple[str, str], Kernel]:
 def _plain(layer):
     for attribute in _ATTRIBUTES:
         value = getattr(layer, attribute, None)
-        if isinstance(value, tf.Variable):
-            yield Kernel(layer.name, attribute, value.numpy())
+        if hasattr(value, "assign"):  # A variable of either Keras.
+            yield Kernel(layer.name, attribute, np.asarray(value))
 
 
 def _quantized(wrapper):

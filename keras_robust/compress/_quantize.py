@@ -3,30 +3,24 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import tensorflow as tf
+
+from keras_robust._checks import check_images
 from keras_robust._keras import keras, require_legacy
-from keras_robust.compress._calibrate import calibrate, settle_weights
-from keras_robust.compress._flatten import clone
+from keras_robust.compress._calibrate import RULES, calibrate, settle_weights
+from keras_robust.compress._flatten import clone, flatten
 from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
-from keras_robust.compress._stage import Context, check_precision, replace_layers
+from keras_robust.compress._stage import (
+    Context,
+    check_precision,
+    replace_layers,
+)
 from keras_robust.compress._tfmot import tfmot
-from keras_robust.layers import LowRankVirtual
+from keras_robust.compress._treatment import quantize_configs, treatment_of
 
 _PRESERVE = ("sparsity", "clusters")
-# Activations that TF-MOT can fake-quantize inside a layer with weights.
-_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "swish", "gelu")
-_OWN_OUTPUT = ("relu", "relu6", "swish", "gelu", "linear", "softmax", "sigmoid", "tanh")
-# Layers without kernels that TF-MOT refuses, and whose output has a range of its own.
-_OUTPUT_ONLY = (
-    "Rescaling",
-    "Normalization",
-    "Multiply",
-    "Subtract",
-    "Average",
-    "ELU",
-    "ThresholdedReLU",
-    "AveragePooling3D",
-)
+_CALIBRATION_BATCH = 32
 # What TF-MOT's variables of cluster-preserving training are called.
 _TRAINING_ONLY = ("cluster_centroids_tf", "pulling_indices_tf", "ori_weights_vars_tf")
 
@@ -50,9 +44,12 @@ class Quantize:
         bits: "int8".
         preserve: what to keep, any of "sparsity" and "clusters"; None for what the stages
             before in the recipe made. Give it for a model that was pruned elsewhere.
+        calibration: how activation ranges start, and without training stay: "mean" of the
+            batches' ranges, "percentile" (without the outermost 0.01%), or "mse" (least squared
+            rounding error).
 
     Raises:
-        ValueError: another number format, or something else to preserve.
+        ValueError: another number format, something else to preserve, an unknown calibration.
 
     >>> Quantize("int8").bits
     'int8'
@@ -60,6 +57,7 @@ class Quantize:
 
     bits: str = "int8"
     preserve: tuple[str, ...] | None = None
+    calibration: str = "mean"
 
     name: ClassVar[str] = "quantized"
     verb: ClassVar[str] = "quantize"
@@ -79,18 +77,40 @@ class Quantize:
                     f"{self.preserve!r}."
                 )
             object.__setattr__(self, "preserve", tuple(self.preserve))
+        if self.calibration not in RULES:
+            raise ValueError(f"`calibration` must be one of {RULES}, got {self.calibration!r}.")
+
+    def apply(self, model, x):
+        """Quantization after training: a fake-quantized copy of `model`, its ranges set from `x`.
+
+        Args:
+            model: as for `Recipe.run`; it is left as it is.
+            x: a few hundred inputs `(n, ...)`, or a `tf.data.Dataset` of batches of inputs.
+
+        Returns:
+            A tf_keras model for `kr.export.tflite`, which can be trained on.
+
+        Raises:
+            TypeError, ValueError: as in a recipe.
+        """
+        flat = flatten(model)
+        if not isinstance(x, tf.data.Dataset):
+            x = tf.data.Dataset.from_tensor_slices(check_images(x)).batch(_CALIBRATION_BATCH)
+        context = Context(epochs=1, steps=1, batches=x)
+        self.check(flat, context)
+        return self.strip(self.wrap(flat, context), flat)
 
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers with kernels; raises where TF-MOT could not quantize."""
         check_precision(model, "Quantize")
-        return [layer.name for layer in model.layers if _treatment(layer) and layer.weights]
+        return [layer.name for layer in model.layers if treatment_of(layer) and layer.weights]
 
     def wrap(self, model, context: Context):
         """A fake-quantized copy of the flat `model`, its ranges set from the data."""
         wrapped = _apply(model, *self._keep(context))
         _hide_untrained(wrapped)
         if context.batches is not None:
-            calibrate(wrapped, context.batches)
+            calibrate(wrapped, context.batches, self.calibration)
         return wrapped
 
     def callbacks(self, wrapped, context: Context) -> list:
@@ -138,10 +158,10 @@ class Quantize:
 
 def _apply(model, sparse, clusters):
     quantization = tfmot().quantization.keras
-    configs = _configs()
+    configs = quantize_configs()
 
     def annotate(layer):
-        treatment = _treatment(layer)
+        treatment = treatment_of(layer)
         if treatment is None:
             return layer
         if treatment == "default":
@@ -152,97 +172,6 @@ def _apply(model, sparse, clusters):
     annotated = replace_layers(clone(model), annotate)
     with quantization.quantize_scope():
         return quantization.quantize_apply(annotated, scheme(sparse, clusters))
-
-
-def _configs() -> dict:
-    tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_configs as module,
-    )
-
-    return {
-        "output": module.Default8BitOutputQuantizeConfig,
-        "nothing": module.NoOpQuantizeConfig,
-    }
-
-
-def _registry():
-    tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_registry as module,
-    )
-
-    return module.Default8BitQuantizeRegistry()
-
-
-def _treatment(layer) -> str | None:
-    """How a layer of a flat model is quantized.
-
-    "default" is TF-MOT's own config, "output" rounds only the output, "nothing" rounds
-    nothing because a later layer does, None leaves the layer out.
-
-    Raises:
-        ValueError: a layer that TF-MOT cannot quantize; named, with the fix.
-    """
-    if isinstance(layer, keras.layers.InputLayer | LowRankVirtual):
-        return None
-    kind = type(layer).__name__
-    if layer.weights and len(layer.inbound_nodes) > 1:
-        raise ValueError(
-            f"The layer {layer.name!r} ({kind}) is called {len(layer.inbound_nodes)} times, and "
-            "TF-MOT cannot quantize a layer with weights that is shared. Give each call a layer "
-            "of its own, or leave Quantize out of the recipe."
-        )
-    if kind in ("BatchNormalization", "SyncBatchNormalization"):
-        if _follows_kernel(layer):
-            return "default"
-        # As in ResNetV2: rounding before a ReLU would spend half the codes on nothing.
-        return "nothing" if _before_relu(layer) else "output"
-    if kind == "Activation":
-        name = getattr(layer.activation, "__name__", "")
-        return "default" if name in _OWN_OUTPUT else "output"
-    if kind in ("SeparableConv1D", "SeparableConv2D") or _registry().supports(layer):
-        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        if layer.weights and activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"The layer {layer.name!r} ({kind}) has the activation {activation!r}, which "
-                f"TF-MOT cannot quantize inside a layer; it can {_ACTIVATIONS}. Make it a layer "
-                f"of its own: {kind}(...) without activation, then Activation({activation!r})."
-            )
-        return "default"
-    if kind in _OUTPUT_ONLY:
-        return "output"
-    if layer.weights:
-        raise ValueError(
-            f"The layer {layer.name!r} ({kind}) has weights that TF-MOT cannot quantize to int8. "
-            "Replace it (Conv2D, DepthwiseConv2D, Conv2DTranspose, SeparableConv2D, Dense and "
-            "BatchNormalization can), or leave Quantize out of the recipe and let "
-            "kr.export.tflite quantize after training."
-        )
-    return None
-
-
-def _follows_kernel(layer) -> bool:
-    """Whether TF-MOT treats this BatchNormalization together with the layer before it."""
-    source = layer.inbound_nodes[0].inbound_layers
-    if isinstance(source, list) or type(source).__name__ not in (
-        "Conv2D",
-        "DepthwiseConv2D",
-        "Dense",
-    ):
-        return type(source).__name__ in ("SeparableConv1D", "SeparableConv2D")
-    linear = getattr(source.activation, "__name__", "") == "linear"
-    return linear and len(source.outbound_nodes) == 1
-
-
-def _before_relu(layer) -> bool:
-    if len(layer.outbound_nodes) != 1:
-        return False
-    after = layer.outbound_nodes[0].layer
-    activation = getattr(getattr(after, "activation", None), "__name__", "")
-    return type(after).__name__ == "ReLU" or (
-        type(after).__name__ == "Activation" and activation == "relu"
-    )
 
 
 def _hide_untrained(wrapped) -> None:

@@ -1,5 +1,7 @@
 """Stages run one after the other, each fine-tuned, checked and handed on."""
 
+import dataclasses
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,23 +10,39 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
-from keras_robust._keras import keras, require_legacy
+from keras_robust._keras import LEGACY
 from keras_robust.compress._cluster import Cluster
+from keras_robust.compress._factorize import Factorize
 from keras_robust.compress._flatten import flatten
+from keras_robust.compress._graph import check_graph, replace
 from keras_robust.compress._inputs import check_dataset, check_epochs, loss_for
 from keras_robust.compress._kernels import kernels, rows
+from keras_robust.compress._neurons import PruneNeurons
 from keras_robust.compress._prune import Prune
 from keras_robust.compress._quantize import Quantize
 from keras_robust.compress._result import Result, Stage
 from keras_robust.compress._seeds import seeded
+from keras_robust.compress._separate import Separate
 from keras_robust.compress._stage import Context
+from keras_robust.compress._trainer import Trainers
 
+# These make other layers of a model; the order among them is free.
+_RESHAPING = (Separate, Factorize, PruneNeurons)
+# These need TF-MOT, and come after them in this order.
 _ORDER = (Prune, Cluster, Quantize)
+_MIXED = "its kernels are computed from the old ones, and {} would be lost"
+_TRAINED = "the training after it would make {} again"
 _WHY = {
     (Cluster, Prune): "pruning would set clustered weights to zero and train the rest apart again",
     (Quantize, Prune): "int8 is the last step; the pruned weights would be float again",
     (Quantize, Cluster): "int8 is the last step; the centroids would be float again",
-}
+    (Prune, Separate): _MIXED.format("the zeros"),
+    (Prune, Factorize): _MIXED.format("the zeros"),
+    (Prune, PruneNeurons): _TRAINED.format("weights of the zeros"),
+    (Cluster, Separate): _MIXED.format("the shared values"),
+    (Cluster, Factorize): _MIXED.format("the shared values"),
+    (Cluster, PruneNeurons): _TRAINED.format("different values of the shared ones"),
+} | {(Quantize, kind): "int8 is the last step; it has no float layers left" for kind in _RESHAPING}
 _CALIBRATION_BATCHES = 8
 # Ours to Keras's: 2 is a line an epoch there, and 1 a bar.
 _FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
@@ -34,15 +52,17 @@ _FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
 class Recipe:
     """Compresses a model in stages, each of which keeps what the ones before it made.
 
-    The order is prune, cluster, quantize, any of them left out, as in Deep Compression (Han,
-    Mao and Dally 2015, https://arxiv.org/abs/1510.00149).
+    First what changes the layers: `Separate`, `Factorize` and `PruneNeurons`, in any order and
+    under either Keras. Then what changes the weights, by TF-MOT, which needs tf_keras: prune,
+    cluster, quantize, as in Deep Compression (Han, Mao and Dally 2015,
+    https://arxiv.org/abs/1510.00149). Any of them may be left out.
 
     Args:
-        stages: `Prune`, `Cluster` and `Quantize` objects in this order, each at most once.
+        stages: objects of these classes in this order, each class at most once.
 
     Raises:
         TypeError: something that is no stage.
-        ValueError: no stage, one twice, or another order.
+        ValueError: no stage, one twice, or another order; it says what would be lost.
 
     >>> len(Recipe([Prune(0.9), Cluster(16), Quantize("int8")]).stages)
     3
@@ -51,20 +71,25 @@ class Recipe:
     stages: Sequence
 
     def __post_init__(self):
-        require_legacy("kr.compress.Recipe")
-        if isinstance(self.stages, _ORDER):
+        known = (*_RESHAPING, *_ORDER)
+        names = ", ".join(kind.__name__ for kind in known)
+        if isinstance(self.stages, known):
             raise TypeError(f"`stages` must be a list, write Recipe([{self.stages!r}]).")
         stages = tuple(self.stages)
         if not stages:
-            raise ValueError("`stages` is empty. Give at least one of Prune, Cluster, Quantize.")
+            raise ValueError(f"`stages` is empty. Give at least one of {names}.")
         for stage in stages:
-            if not isinstance(stage, _ORDER):
-                hint = " Write Prune(0.9), not Prune." if stage in _ORDER else ""
-                raise TypeError(
-                    f"`stages` takes Prune, Cluster and Quantize objects, got {stage!r}.{hint}"
-                )
-        for first, second in zip(stages, stages[1:], strict=False):
+            if not isinstance(stage, known):
+                hint = " Write Prune(0.9), not Prune." if stage in known else ""
+                raise TypeError(f"`stages` takes objects of {names}, got {stage!r}.{hint}")
+        for first, second in itertools.combinations(stages, 2):
             _check_order(type(first), type(second))
+        if any(isinstance(s, Cluster) and s.per_channel for s in stages[:-1]):
+            raise ValueError(
+                "`stages` has Quantize after Cluster(per_channel=True), whose clusters TF-MOT's "
+                "quantization does not keep: it knows one codebook a kernel. Leave one of the two "
+                "out, or say per_channel=False."
+            )
         object.__setattr__(self, "stages", stages)
 
     def run(
@@ -84,14 +109,14 @@ class Recipe:
         """Compresses a copy of `model`; `model` itself is left as it is.
 
         Args:
-            model: a built Sequential or functional model of tf_keras that returns logits
-                `(batch, classes)`; models inside it are flattened.
+            model: a built Sequential or functional model that returns logits
+                `(batch, classes)`; under tf_keras models inside it are flattened.
             train_ds: batches `(x, y)`: float `(batch, ...)` inputs, and integer labels
                 `(batch,)` or label vectors `(batch, classes)`. It is read once an epoch.
             fine_tune: `m -> trainer`, a keras model that trains `m`, such as
                 `lambda m: kr.AdversarialTraining(m, attack)`; None trains `m` itself. A
-                trainer that is not compiled gets Adam (1e-3, 1e-4 and 3e-4 to prune, cluster
-                and quantize), cross-entropy from logits, and accuracy.
+                trainer that is not compiled gets Adam (1e-4 to cluster, 3e-4 to quantize, else
+                1e-3), cross-entropy from logits, and accuracy.
             epochs: epochs of fine-tuning, one number or one for each stage.
             validation_data: batches like `train_ds`'s, handed to `fit`.
             callbacks: Keras callbacks, handed to each stage's `fit`.
@@ -113,21 +138,15 @@ class Recipe:
         if verbose not in _FIT_VERBOSE:
             raise ValueError(f"`verbose` must be 0, 1 or 2, got {verbose!r}.")
         check_logit_model(model)
-        if fine_tune is not None and not callable(fine_tune):
-            raise TypeError(
-                "`fine_tune` must be a function that takes a model and returns its trainer, got "
-                f"{type(fine_tune).__name__}. Write fine_tune=lambda m: kr.AdversarialTraining("
-                "m, attack)."
-            )
+        make = Trainers(fine_tune, optimizer)
         with seeded(seed):
-            flat = flatten(model)
+            flat = _own_copy(model)
             steps, first = check_dataset(train_ds, flat, "train_ds")
             if validation_data is not None:
                 check_dataset(validation_data, flat, "validation_data")
+            make = dataclasses.replace(make, loss=loss_for(first[1]))
             contexts = self._contexts(each, steps, train_ds, seed)
-            for stage, context in zip(self.stages, contexts, strict=True):
-                stage.check(flat, context)
-            make = _TrainerMaker(fine_tune, optimizer, loss_for(first[1]))
+            self._check_stages(flat, contexts)
             fit = {
                 "validation_data": validation_data,
                 "verbose": _FIT_VERBOSE[verbose],
@@ -143,6 +162,13 @@ class Recipe:
                 if on_stage is not None:
                     on_stage(finished)
         return Result(original=model, stages=done)
+
+    def _check_stages(self, model, contexts):
+        """Raises before anything is trained; later stages see the layers that earlier ones make."""
+        for number, (stage, context) in enumerate(zip(self.stages, contexts, strict=True)):
+            stage.check(model, context)
+            if isinstance(stage, _RESHAPING) and number + 1 < len(self.stages):
+                model = stage.wrap(model, context)
 
     def _contexts(self, epochs, steps, train_ds, seed) -> list[Context]:
         batches = train_ds.take(_CALIBRATION_BATCHES).map(lambda x, *_: x)
@@ -189,44 +215,12 @@ def _run_stage(stage, context, model, train_ds, make, fit, callbacks, say) -> St
     return finished
 
 
-class _TrainerMaker:
-    """Makes the compiled trainer of a wrapped model."""
-
-    def __init__(self, fine_tune, optimizer, loss):
-        self.fine_tune = fine_tune
-        self.optimizer = None if optimizer is None else keras.optimizers.get(optimizer)
-        self.loss = loss
-
-    def __call__(self, wrapped, learning_rate):
-        trainer = wrapped if self.fine_tune is None else self.fine_tune(wrapped)
-        if not isinstance(trainer, keras.Model):
-            raise TypeError(
-                "`fine_tune` must return a Keras model that trains the one it was given, got "
-                f"{type(trainer).__name__}."
-            )
-        trained = {id(variable) for variable in trainer.trainable_variables}
-        if any(id(variable) not in trained for variable in wrapped.trainable_variables):
-            raise ValueError(
-                "`fine_tune` returned a trainer that does not train the model it was given: "
-                "some of its weights are missing from trainer.trainable_variables. Wrap the "
-                "argument itself, not a copy, and keep it as an attribute of the trainer."
-            )
-        if getattr(trainer, "_is_compiled", False):
-            if self.optimizer is not None:
-                raise ValueError(
-                    "`optimizer` is for trainers that are not compiled, but `fine_tune` returned "
-                    "a compiled one. Leave one of the two out."
-                )
-            return trainer
-        trainer.compile(
-            optimizer=self._optimizer(learning_rate), loss=self.loss, metrics=["accuracy"]
-        )
-        return trainer
-
-    def _optimizer(self, learning_rate):
-        if self.optimizer is None:
-            return keras.optimizers.Adam(learning_rate)
-        return type(self.optimizer).from_config(self.optimizer.get_config())
+def _own_copy(model):
+    """What the stages work on: flat for TF-MOT, which takes no models inside a model."""
+    if LEGACY:
+        return flatten(model)
+    check_graph(model)
+    return replace(model, lambda layer: None)
 
 
 def _check_order(first, second) -> None:
@@ -237,7 +231,7 @@ def _check_order(first, second) -> None:
     if (first, second) in _WHY:
         raise ValueError(
             f"`stages` has {second.__name__} after {first.__name__}: {_WHY[first, second]}. "
-            "The order is Prune, Cluster, Quantize."
+            "First Separate, Factorize and PruneNeurons, then Prune, Cluster, Quantize."
         )
 
 

@@ -12,11 +12,13 @@ from keras_robust.losses._gradients import gradient_penalty, misalignment, unit_
 from keras_robust.losses._mart import mart, misclassification, runner_up
 from keras_robust.losses._pairing import logit_pairing
 from keras_robust.losses._smoothing import LabelSmoothing, smooth
+from keras_robust.losses._squared_hinge import SquaredHinge, squared_hinge
 from keras_robust.losses._trades import trades
 
 __all__ = [
     "Distillation",
     "LabelSmoothing",
+    "SquaredHinge",
     "cross_entropy",
     "distillation",
     "dlr",
@@ -31,6 +33,7 @@ __all__ = [
     "misclassification",
     "runner_up",
     "smooth",
+    "squared_hinge",
     "trades",
     "unit_rows",
 ]

@@ -3,18 +3,27 @@
 import difflib
 
 from keras_robust.zoo._lenet import lenet5, lenet_300_100
+from keras_robust.zoo._mobilenet import mobilenet
 from keras_robust.zoo._resnet import resnet18, resnet50
+from keras_robust.zoo._shufflenet import shufflenet
 from keras_robust.zoo._small_cnn import small_cnn
+from keras_robust.zoo._squeezenet import squeezenet
 from keras_robust.zoo._vgg import vgg19
 
-_BUILDERS = {f.__name__: f for f in (lenet5, lenet_300_100, resnet18, resnet50, small_cnn, vgg19)}
+_BUILDERS = {
+    f.__name__: f
+    for f in (
+        *(lenet5, lenet_300_100, mobilenet, resnet18, resnet50, shufflenet, small_cnn),
+        *(squeezenet, vgg19),
+    )
+}
 
 
 def names() -> tuple[str, ...]:
     """Names of the built-in models, sorted.
 
-    >>> names()
-    ('lenet5', 'lenet_300_100', 'resnet18', 'resnet50', 'small_cnn', 'vgg19')
+    >>> names()[:4]
+    ('lenet5', 'lenet_300_100', 'mobilenet', 'resnet18')
     """
     return tuple(sorted(_BUILDERS))
 
@@ -24,7 +33,8 @@ def build(name: str, **kwargs):
 
     Args:
         name: one of `names()`.
-        kwargs: for its builder: `input_shape`, `classes`, `seed`, `mean`, `std`.
+        kwargs: for its builder: `input_shape`, `classes`, `seed`, `mean`, `std`, and what it has
+            of its own.
 
     Returns:
         A functional model, `(batch, h, w, c)` in [0, 1] to `(batch, classes)` logits.

@@ -66,3 +66,39 @@ def test_calibration_takes_itself_out_when_it_fails(tools):
     ]
     assert "_Watcher" not in quantizers
     assert ranges(wrapped)["post_activation_max quant_conv_b"] == before
+
+
+def test_least_error_is_the_best_of_all_parts_tried(rng):
+    from keras_robust.compress._calibrate import _SHRUNK, least_error
+
+    values = np.concatenate([rng.normal(size=5000), [20.0]]).astype("float32")
+    low, high = least_error(values)
+
+    def error(low, high):
+        step = (high - low) / 255
+        zero = np.round(low / step)
+        return np.mean((np.clip(np.round(values / step), zero, zero + 255) * step - values) ** 2)
+
+    extremes = min(values.min(), 0), values.max()
+    assert error(low, high) <= 1.0001 * min(
+        error(s * extremes[0], s * extremes[1]) for s in _SHRUNK
+    )
+    assert error(low, high) < error(*extremes)
+    assert least_error(np.zeros(4)) == (0.0, 0.0)
+
+
+def test_percentile_forgets_an_outlier():
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(2, name="a", activation="relu")(inputs)
+    model = flatten(keras.Model(inputs, keras.layers.Dense(2, name="b")(x)))
+    model.get_layer("a").set_weights([np.eye(2), np.zeros(2)])
+    data = np.random.default_rng(0).uniform(size=(20000, 2)).astype("float32")
+    data[0] = 100
+    batches = tf.data.Dataset.from_tensors(data)
+    found = {
+        rule: ranges(Quantize(calibration=rule).wrap(model, Context(1, 1, batches)))
+        for rule in ("mean", "percentile")
+    }
+    key = "post_activation_max quant_a"
+    assert found["mean"][key] == pytest.approx(100, rel=1e-2)
+    assert found["percentile"][key] < 2

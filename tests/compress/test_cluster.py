@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_robust._keras import LEGACY, keras
-from keras_robust.compress import Cluster
+from keras_robust.compress import Cluster, Quantize, Recipe
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._kernels import kernels
 from keras_robust.compress._seeds import seeded
@@ -97,3 +97,19 @@ def test_frozen_layers_are_not_clustered():
     )
     model.layers[0].trainable = False
     assert Cluster(4).check(flatten(model), CONTEXT) == ["b"]
+
+
+def test_each_channel_has_centroids_of_its_own(tools):
+    model = flatten(tools.model())
+    stage = Cluster(3, per_channel=True, layers=["conv_a", "hidden"])
+    context = Context(1, 4)
+    plain = tools.run_stage(stage, model, context, tools.dataset())
+    kernel = plain.get_layer("conv_a").get_weights()[0]
+    each = [np.unique(kernel[..., channel]).size for channel in range(kernel.shape[-1])]
+    assert max(each) <= 3 < np.unique(kernel).size
+    assert np.unique(plain.get_layer("hidden").get_weights()[0]).size <= 3
+    after = kernels(plain)
+    assert not stage.broken(kernels(model), after, ["conv_a", "hidden"], context)
+    assert Cluster(2, per_channel=True).broken({}, after, ["conv_a"], context)
+    with pytest.raises(ValueError, match="Quantize after Cluster.per_channel=True"):
+        Recipe([stage, Quantize()])

@@ -158,3 +158,16 @@ def test_mixed_precision_is_refused(tools):
 def test_errors(arguments, match):
     with pytest.raises(ValueError, match=match):
         Quantize(**arguments)
+
+
+def test_quantized_after_training_without_a_recipe(tools):
+    model, (x, _) = tools.model(), tools.data(64)
+    before = model.get_weights()
+    exact = model(x).numpy()
+    for calibration in ("mean", "percentile", "mse"):
+        ready = Quantize(calibration=calibration).apply(model, x)
+        assert np.abs(ready(x, training=False) - exact).max() < 0.1 * np.ptp(exact)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    with pytest.raises(ValueError, match="`calibration` must be one of"):
+        Quantize(calibration="max")

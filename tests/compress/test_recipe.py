@@ -164,7 +164,7 @@ def test_mixed_precision_works_where_tfmot_does_and_is_refused_else(tools):
         ([], ValueError, "`stages` is empty"),
         (Prune(0.5), TypeError, r"must be a list, write Recipe\(\[Prune\(sparsity=0.5"),
         ([Prune], TypeError, r"Write Prune\(0.9\), not Prune"),
-        (["prune"], TypeError, "takes Prune, Cluster and Quantize objects, got 'prune'"),
+        (["prune"], TypeError, "takes objects of Separate, .* Quantize, got 'prune'"),
         ([Prune(0.5), Prune(0.9)], ValueError, "Prune twice"),
         ([Cluster(4), Prune(0.5)], ValueError, "Prune after Cluster: pruning would"),
         ([Quantize(), Prune(0.5)], ValueError, "Prune after Quantize: int8 is the last step"),

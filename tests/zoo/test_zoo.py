@@ -12,7 +12,8 @@ SMALL = {"lenet_300_100", "lenet5", "small_cnn"}
 # What TF-MOT quantizes by itself; Rescaling gets its QuantizeConfig from `compress`.
 QUANTIZABLE = {
     *("InputLayer", "Rescaling", "Conv2D", "BatchNormalization", "ReLU", "Add", "Dense"),
-    *("Flatten", "GlobalAveragePooling2D", "MaxPooling2D"),
+    *("Flatten", "GlobalAveragePooling2D", "MaxPooling2D", "AveragePooling2D", "Concatenate"),
+    *("DepthwiseConv2D", "Reshape", "Permute"),
 }
 
 

@@ -1,0 +1,209 @@
+"""BinaryConnect on MNIST: a bit a weight, and what attacks make of it.
+
+    python examples/binary_connect.py --quick     # little data, half a minute
+    python examples/binary_connect.py             # all of MNIST, on one core
+
+Three hidden layers of 512 units, batch normalization, squared hinge, Adam with a step that falls
+exponentially, on the digits as they are: Courbariaux, Bengio and David 2015,
+https://arxiv.org/abs/1511.00363, whose 3 x 1024 units had 1,000 epochs of SGD. Every row's model is
+kept in --output, and those there are not trained again.
+
+As measured (seed 0, 12 epochs, one core that other work shared; PGD-20 on the margin, linf 0.1):
+
+                           paper  error %  PGD-20 %     packed  bits  int8 tflite  us float  us int8
+no regularizer              1.30     1.46       0.9  3,097,898 26.62      978,664        46       12
+deterministic               1.29     1.55       0.5    135,645  1.17      978,736        49       12
+stochastic, real            1.18     2.76       6.4  3,052,150 26.23      978,744        42       11
+stochastic, binary          1.18     3.63       6.1    134,169  1.15      978,744        43       11
+stochastic, 10 sampled      1.18     2.85       5.6
+50% dropout                 1.01     3.12       6.4  3,102,274 26.66      978,760        49       11
+
+Twelve epochs are few for draws and dropout, which slow learning down.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
+BATCH = 100
+EPS = 0.1
+# Test errors of the paper's table 2, in per cent.
+PAPER = {"no regularizer": 1.30, "deterministic": 1.29, "stochastic": 1.18, "50% dropout": 1.01}
+
+
+def main(arguments=None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="little data, small nets")
+    titles = [*PAPER, "deterministic, attacked"]
+    parser.add_argument("--rows", nargs="*", choices=titles, default=titles, help="only these")
+    parser.add_argument("--units", type=int, default=None, help="of each hidden layer")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("binary_connect"))
+    options = parser.parse_args(arguments)
+    units = options.units or (64 if options.quick else 512)
+    epochs = options.epochs or (4 if options.quick else 12)
+    data = mnist(2000 if options.quick else None)
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = Rows(options.output, data, few=options.quick)
+    for title in options.rows:
+        rows.run(title, units, epochs)
+    rows.save("rows.json")
+    return rows.numbers
+
+
+class Rows:
+    """Trains each row once, and measures the files that are made of it."""
+
+    def __init__(self, folder, data, few):
+        self.folder, self.data, self.few, self.numbers = folder, data, few, {}
+        print(
+            f"{'':26}{'paper':>6}{'error %':>9}{'PGD-20 %':>10}{'packed':>11}{'bits':>6}"
+            f"{'int8 tflite':>13}{'us float':>10}{'us int8':>9}"
+        )
+
+    def run(self, title, units, epochs):
+        path = self.folder / f"{title}.keras"
+        if not path.exists():
+            start = time.process_time()
+            model = make(title, units)
+            train(model, self.data["train"], epochs, attacked="attacked" in title)
+            self.numbers[f"{title}: CPU s"] = round(time.process_time() - start)
+            model.save(path)
+        model = keras.models.load_model(path)
+        if not any(hasattr(layer, "latent") for layer in model.layers):
+            self.report(title, model, model)
+            return
+        # The paper infers with the real weights after stochastic training.
+        kinds = ("real", "binary") if title == "stochastic" else ("binary",)
+        for kind in kinds:
+            frozen = kr.compress.freeze_binary(model, kind)
+            name = title if len(kinds) == 1 else f"{title}, {kind}"
+            self.report(name, frozen, frozen)
+        if title == "stochastic":
+            self.report("stochastic, 10 sampled", model, None)
+
+    def report(self, name, model, frozen):
+        x, y = self.data["test"]
+        count = 200 if self.few else 1000
+        sampled = frozen is None
+        logits = sampled_logits(model) if sampled else model
+        row = {
+            "error": round(100 * (1 - accuracy(logits, x, y)), 2),
+            "robust": round(100 * robust(logits, x[:count], y[:count], 5 if self.few else 20), 1),
+        }
+        if not sampled:
+            row |= files(frozen, self.folder / name, x, 1 if self.few else 9)
+        self.numbers[name] = row
+        paper = PAPER.get(name.partition(", ")[0]) if "attacked" not in name else None
+        line = f"{name:26}{'' if paper is None else f'{paper:.2f}':>6}"
+        line += f"{row['error']:9.2f}{row['robust']:10.1f}"
+        if not sampled:
+            line += f"{row['packed']:11,}{row['bits']:6.2f}{row['tflite']:13,}"
+            line += f"{row['float us']:10.0f}{row['int8 us']:9.0f}"
+        print(line, flush=True)
+        self.save("rows.json")
+
+    def save(self, name):
+        (self.folder / name).write_text(json.dumps(self.numbers, indent=1))
+
+
+def make(title, units):
+    """The net of a row: three hidden layers, and all layers binary but for two rows."""
+    binary = not title.startswith(("no", "50%"))
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten()]
+    for number in range(4):
+        out, name = (10, "logits") if number == 3 else (units, f"hidden{number + 1}")
+        if binary:
+            stochastic = title == "stochastic"
+            layers.append(
+                kr.layers.BinaryDense(out, use_bias=False, stochastic=stochastic, name=name)
+            )
+        else:
+            start = keras.initializers.GlorotUniform(seed=number)
+            layers.append(
+                keras.layers.Dense(out, use_bias=False, kernel_initializer=start, name=name)
+            )
+        layers.append(keras.layers.BatchNormalization(momentum=0.85, epsilon=1e-4))
+        if number < 3:
+            layers.append(keras.layers.ReLU())
+            if title.startswith("50%"):
+                layers.append(keras.layers.Dropout(0.5, seed=number))
+    return keras.Sequential(layers)
+
+
+def train(model, data, epochs, attacked):
+    batches = tf.data.Dataset.from_tensor_slices(data).shuffle(len(data[0]), seed=0)
+    batches = batches.batch(BATCH, drop_remainder=True)
+    if attacked:
+        # A step costs four of a plain one.
+        epochs = max(1, epochs // 3)
+        attack = kr.attacks.PGD(eps=EPS, steps=3, step_size=0.05)
+        model = kr.AdversarialTraining(model, attack)
+    total = epochs * len(batches)
+    rate = keras.optimizers.schedules.ExponentialDecay(1e-3, total, 3e-3)
+    model.compile(keras.optimizers.Adam(rate), kr.losses.SquaredHinge())
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+
+
+def accuracy(logits, x, y) -> float:
+    found = [np.argmax(logits(part), -1) for part in np.array_split(x, max(1, len(x) // 500))]
+    return float(np.mean(np.concatenate(found) == y))
+
+
+def robust(logits, x, y, steps) -> float:
+    """Share of images classified right under PGD, which climbs the margin."""
+    attack = kr.attacks.PGD(eps=EPS, steps=steps, step_size=EPS / 8, loss="margin")
+    return accuracy(logits, np.asarray(attack(logits, x, y, seed=0)), y)
+
+
+def sampled_logits(model):
+    """The ensemble, traced once."""
+    return tf.function(lambda x: kr.layers.sampled_logits(model, x, samples=10))
+
+
+def files(frozen, path, x, rounds) -> dict:
+    """Bytes of the packed file and of the int8 one, and both files' time for an image."""
+    packed = kr.compress.pack(frozen, path.with_suffix(".krz"))
+    whole = kr.export.tflite(frozen, path.with_suffix(".tflite"), check=x[:100])
+    small = kr.export.tflite(
+        frozen, path.with_suffix(".int8.tflite"), representative=x[:500], check=x[:100]
+    )
+    micros = latency([whole.path, small.path], x[:1], rounds)
+    weights = sum(value.size for value in frozen.get_weights() if value.ndim > 1)
+    return {
+        "packed": packed,
+        "bits": round(8 * packed / weights, 3),
+        "tflite": small.path.stat().st_size,
+        "float us": micros[0],
+        "int8 us": micros[1],
+    }
+
+
+def latency(paths, x, rounds) -> list[float]:
+    """Median microseconds for one image on one thread, the files in turn."""
+    models = [kr.export.TFLiteModel(path, threads=1) for path in paths]
+    times = [[model.latency_ms(x) for model in models] for _ in range(rounds)]
+    return [round(1000 * value, 1) for value in np.median(times, axis=0)]
+
+
+def mnist(limit) -> dict:
+    with np.load(DATA / "mnist.npz") as file:
+        x = {part: (file[f"x_{part}"] / 255).astype("float32")[..., None] for part in PARTS}
+        y = {part: file[f"y_{part}"].astype("int32") for part in PARTS}
+    limits = {"train": limit, "test": limit and limit // 2}
+    return {part: (x[part][: limits[part]], y[part][: limits[part]]) for part in PARTS}
+
+
+PARTS = ("train", "test")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Neuron and channel pruning of LeNet-5 on MNIST: smaller models of plain layers.
+
+python examples/prune_neurons.py --quick     # little data, short training, 20 seconds
+python examples/prune_neurons.py             # all of MNIST, about ten minutes on one core
+"""
+
+import argparse
+import os
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+from keras_robust.export import TFLiteModel
+
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
+CONVOLUTIONS = ["conv1", "conv2"]
+# Wen et al. 2016, table 1: error and filters.
+PAPER = {"dense": ".9 % 20-50", "SSL 1": ".8 % 5-19", "SSL 2": "1.0 % 3-12"}
+WEIGHTS = {"SSL 1": 0.02, "SSL 2": 0.05}
+EPS = 0.2
+
+
+def main(arguments=None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="little data, short training")
+    options = parser.parse_args(arguments)
+    keras.utils.set_random_seed(0)
+    data = Data(2000 if options.quick else None, options.quick)
+    models, robust = plain(data), adversarial(data)
+    latencies, sizes = on_device({**models, **robust}, data, 5 if options.quick else 60)
+    rows = {}
+    for name, model in {**models, **robust}.items():
+        rows[name] = {
+            "error": data.error(model),
+            "filters": "-".join(str(model.get_layer(n).filters) for n in CONVOLUTIONS),
+            "units": model.get_layer("dense1").units,
+            "weights": model.count_params(),
+            "bytes": sizes[name],
+            "latency_us": latencies[name],
+            "robust": data.robust(model) if name in robust else None,
+        }
+    show(rows)
+    return rows
+
+
+class Data:
+    """MNIST, as batches for training and as arrays for the rest."""
+
+    def __init__(self, limit, quick):
+        loaded = kr.data.load(DATA / "mnist.npz", batch_size=128, limit=limit)
+        self.train, self.quick = loaded.train, quick
+        parts = zip(*loaded.test.as_numpy_iterator())
+        self.x, self.y = (np.concatenate(part) for part in parts)
+        # To count zeros on.
+        self.some = np.concatenate([x for x, _ in loaded.train.take(8).as_numpy_iterator()])
+
+    def epochs(self, count):
+        return 1 if self.quick else count
+
+    def error(self, model) -> float:
+        """Per cent of the test images."""
+        found = model.predict(self.x, 500, verbose=0).argmax(-1)
+        return round(100 * float(np.mean(found != self.y)), 2)
+
+    def robust(self, model) -> float:
+        """Per cent of 1,000 test images that PGD-20 does not fool."""
+        x, y = self.x[:1000], self.y[:1000]
+        if self.quick:
+            x, y = x[:100], y[:100]
+        x_adv = kr.attacks.PGD(eps=EPS, steps=20)(model, x, y, seed=0)
+        found = model.predict(np.asarray(x_adv), 500, verbose=0).argmax(-1)
+        return round(100 * float(np.mean(found == y)), 1)
+
+
+def plain(data) -> dict:
+    models = {"dense": lenet5()}
+    fit(models["dense"], data, data.epochs(5))
+
+    # Hu et al. 2016: remove what is mostly zero, train on, and again.
+    model = models["dense"]
+    for _ in range(1 if data.quick else 3):
+        model = kr.compress.PruneNeurons(threshold="apoz").apply(model, data.some)
+        fit(model, data, 1, rate=5e-4)
+    models["APoZ, 3 rounds"] = model
+
+    model = kr.compress.PruneNeurons(0.5).apply(models["dense"], data.some)
+    fit(model, data, data.epochs(2), rate=5e-4)
+    models["APoZ, half at once"] = model
+
+    for name, weight in WEIGHTS.items():
+        model = copy(models["dense"])
+        penalty = kr.layers.GroupLasso(weight)
+        # On the dense layer too: it would make up for filters that only get smaller.
+        lasso = kr.training.ProximalGroupLasso(penalty)
+        sgd = keras.optimizers.SGD(0.2)  # Momentum would revive groups that were just emptied.
+        fit(model, data, data.epochs(3), optimizer=sgd, callbacks=[lasso])
+        model = kr.compress.remove_dead(model)
+        fit(model, data, data.epochs(2), rate=5e-4)
+        models[name] = model
+    return models
+
+
+def adversarial(data) -> dict:
+    """Trained on single steps (`kr.objectives.Fast`): whole, and half of it."""
+    attack = kr.attacks.PGD(eps=EPS, steps=10)
+
+    def trained(model, epochs, rate=1e-3):
+        trainer = kr.AdversarialTraining(model, attack, objective=kr.objectives.Fast())
+        fit(trainer, data, epochs, rate)
+        return model
+
+    whole = trained(lenet5(), data.epochs(3))
+    half = kr.compress.PruneNeurons(0.5).apply(whole, data.some)
+    return {"adversarial, dense": whole, "adversarial, half": trained(half, data.epochs(2), 5e-4)}
+
+
+def lenet5():
+    """Caffe's LeNet-5, as the paper has it, with a ReLU behind the convolutions too."""
+    layers = keras.layers
+    inputs = keras.Input((28, 28, 1))
+    x = layers.Rescaling(2.0, -1.0)(inputs)
+    for i, filters in enumerate((20, 50), 1):
+        x = layers.Conv2D(filters, 5, activation="relu", name=f"conv{i}")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(500, "relu", name="dense1")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
+
+
+def copy(model):
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def fit(model, data, epochs, rate=1e-3, optimizer=None, callbacks=()):
+    """Cross-entropy from logits; the learning rate falls tenfold in the last third."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.Adam(rate), loss, jit_compile=False)
+
+    def schedule(epoch, rate):
+        return rate * (0.1 if epoch and epoch == epochs - max(epochs // 3, 1) else 1.0)
+
+    fall = keras.callbacks.LearningRateScheduler(schedule)
+    start = time.perf_counter()
+    model.fit(data.train, epochs=epochs, callbacks=[fall, *callbacks], verbose=0)
+    print(f"{epochs} epochs in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def on_device(models, data, rounds):
+    """Microseconds an image and bytes of each model's .tflite file, measured in turns."""
+    times = {name: [] for name in models}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for number, (name, model) in enumerate(models.items()):
+            path = pathlib.Path(folder) / f"{number}.tflite"
+            kr.export.tflite(model, path, check=data.x[:64])
+            files[name] = TFLiteModel(path, threads=1)
+        sizes = {name: file.path.stat().st_size for name, file in files.items()}
+        for _ in range(rounds):
+            for name, file in files.items():
+                times[name].append(1e3 * file.latency_ms(data.x[:10], runs=10))
+    return {name: float(np.median(found)) for name, found in times.items()}, sizes
+
+
+def show(rows) -> None:
+    print(f"\n{'':20}{'paper':>12}{'error %':>9}{'filters':>9}{'units':>7}{'weights':>9}", end="")
+    print(f"{'.tflite':>11}{'us an image':>13}{'PGD-20 %':>10}")
+    for name, row in rows.items():
+        robust = "" if row["robust"] is None else f"{row['robust']:.1f}"
+        print(
+            f"{name:20}{PAPER.get(name, ''):>12}{row['error']:9.2f}{row['filters']:>9}"
+            f"{row['units']:7}{row['weights']:9,}{row['bytes']:11,}{row['latency_us']:13.0f}"
+            f"{robust:>10}"
+        )
+
+
+if __name__ == "__main__":
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    main()

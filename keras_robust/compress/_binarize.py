@@ -1,0 +1,193 @@
+"""A model with binary weights in the place of real ones, and a plain model of what it learned."""
+
+import numpy as np
+
+from keras_robust._keras import keras
+from keras_robust.compress._graph import check_graph, plain_layers, replace
+from keras_robust.compress._stage import freeze_layers
+from keras_robust.layers import BinaryConv2D, BinaryDense, BinaryDepthwiseConv2D
+from keras_robust.layers._binary import TEST_WEIGHTS, Binary
+
+# Arguments that the plain layer and the binary one share, by the plain layer's class.
+_SHARED = {
+    "Dense": (BinaryDense, ("units",)),
+    "Conv2D": (BinaryConv2D, ("filters", "kernel_size", "strides", "padding", "dilation_rate")),
+    "DepthwiseConv2D": (
+        BinaryDepthwiseConv2D,
+        ("kernel_size", "strides", "padding", "depth_multiplier", "dilation_rate"),
+    ),
+}
+_COMMON = ("activation", "use_bias", "bias_initializer", "trainable", "name")
+
+
+def binarize(
+    model,
+    *,
+    layers=None,
+    stochastic: bool = False,
+    test_weights: str = "binary",
+    scale="mean",
+    learning_rate_scale="glorot",
+    seed: int = 0,
+):
+    """A copy of `model` whose Dense and convolutional kernels are binary, ready to be trained.
+
+    BinaryConnect, Courbariaux, Bengio and David 2015, https://arxiv.org/abs/1511.00363; see
+    `kr.layers.BinaryDense`. The real weights start at H clip(w / m, -1, 1), m being the mean of
+    |w| in the layer: so the signs are those of `model`. Biases and all other layers are copied;
+    regularizers and constraints of the kernels are not, as they would work against the clip.
+    The copy is not compiled, and `model` is left as it is.
+
+    Args:
+        model: a built Sequential or functional model, which may hold others.
+        layers: names, or a function layer -> bool; None for all Dense, Conv2D (channels last,
+            without groups) and DepthwiseConv2D. Those of any other kind stay.
+        stochastic, test_weights, learning_rate_scale, seed: as for `kr.layers.BinaryDense`.
+        scale: H. "mean" is m, the best for a kernel of +H and -H in its place (Rastegari et al.
+            2016, https://arxiv.org/abs/1603.05279, eq. 6); or "glorot" or a number, which want
+            BatchNormalization after each layer and training.
+
+    Returns:
+        A model of `model`'s kind.
+
+    Raises:
+        TypeError: not a Keras model, one of the other Keras, or `layers` of another type.
+        ValueError: a model without a graph, an unknown or unsuitable layer, a kernel of zeros
+            for "mean"; each by name.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> np.unique(np.sign(binarize(model).layers[-1].kernel)).size <= 2
+    True
+    """
+    check_graph(model)
+    if test_weights not in TEST_WEIGHTS:
+        raise ValueError(f"`test_weights` must be one of {TEST_WEIGHTS}, got {test_weights!r}.")
+    chosen = set(_chosen(model, freeze_layers(layers)))
+    settings = {
+        "stochastic": stochastic,
+        "test_weights": test_weights,
+        "learning_rate_scale": learning_rate_scale,
+        "seed": seed,
+    }
+    return replace(
+        model, lambda layer: [_binary(layer, scale, settings)] if layer.name in chosen else None
+    )
+
+
+def freeze_binary(model, weights: str | None = None):
+    """A copy of `model` with plain layers in the place of binary ones: the same outputs.
+
+    What is deployed: `kr.compress.pack` stores such a kernel in a bit a weight or less.
+
+    Args:
+        model: a Sequential or functional model with layers of `kr.layers.Binary...`.
+        weights: "binary", "real" or "sampled"; None takes what each layer's `test_weights` says,
+            which is what the model computes now. Take "binary" for a model that infers with
+            "real" weights, and measure it anew.
+
+    Returns:
+        A model of Dense, Conv2D and DepthwiseConv2D layers, not compiled.
+
+    Raises:
+        TypeError: not a Keras model, or one of the other Keras.
+        ValueError: a model without a graph or without binary layers, unknown `weights`.
+
+    >>> layer = kr.layers.BinaryDense(3, name="binary")
+    >>> frozen = freeze_binary(keras.Sequential([keras.Input((4,)), layer]))
+    >>> type(frozen.layers[-1]).__name__, np.unique(frozen.layers[-1].kernel).tolist()
+    ('Dense', [-1.0, 1.0])
+    """
+    check_graph(model)
+    if weights is not None and weights not in TEST_WEIGHTS:
+        raise ValueError(f"`weights` must be one of {TEST_WEIGHTS} or None, got {weights!r}.")
+    if not any(isinstance(layer, Binary) for layer in plain_layers(model)):
+        raise ValueError(
+            f"`model` {model.name!r} has no binary layer. Make some with "
+            "kr.compress.binarize(model)."
+        )
+    return replace(
+        model, lambda layer: [_plain(layer, weights)] if isinstance(layer, Binary) else None
+    )
+
+
+def _chosen(model, layers) -> list[str]:
+    known = {layer.name: layer for layer in plain_layers(model)}
+    offered = [name for name, layer in known.items() if _possible(layer)]
+    if layers is None:
+        chosen = offered
+    elif callable(layers):
+        chosen = [name for name in offered if layers(known[name])]
+    else:
+        unknown = [name for name in layers if name not in known]
+        if unknown:
+            raise ValueError(
+                f"`layers` names {unknown}, which the model does not have. Layers to binarize: "
+                f"{offered}."
+            )
+        refused = {name: type(known[name]).__name__ for name in layers if name not in offered}
+        if refused:
+            raise ValueError(
+                f"`layers` names {refused}, which cannot be binary: only Dense, Conv2D without "
+                f"groups and DepthwiseConv2D, channels last. Layers to binarize: {offered}."
+            )
+        chosen = list(layers)
+    if not chosen:
+        raise ValueError(f"`model` {model.name!r} has no layer to binarize among {list(known)}.")
+    return chosen
+
+
+def _possible(layer) -> bool:
+    kind = type(layer).__name__
+    return (
+        kind in _SHARED
+        and type(layer) is getattr(keras.layers, kind)
+        and getattr(layer, "data_format", "channels_last") == "channels_last"
+        # A depthwise layer calls its channels groups, in tf_keras.
+        and (kind != "Conv2D" or layer.groups == 1)
+        and getattr(layer, "quantization_mode", None) is None
+    )
+
+
+def _binary(layer, scale, settings):
+    """The binary layer in place of a plain one, and its weights."""
+    kind, arguments = _SHARED[type(layer).__name__]
+    kernel = np.asarray(_kernel(layer))
+    mean = float(np.mean(np.abs(kernel), dtype=np.float64))
+    if not np.isfinite(mean) or mean == 0:
+        raise ValueError(
+            f"The kernel of layer {layer.name!r} must be finite and not all zero, got a mean "
+            f"magnitude of {mean}: it has no signs to keep."
+        )
+    new = kind(
+        **{name: getattr(layer, name) for name in (*arguments, *_COMMON)},
+        **settings,
+        scale=mean if isinstance(scale, str) and scale == "mean" else scale,
+        dtype=layer.dtype_policy,
+    )
+    channels = kernel.shape[0] if kernel.ndim == 2 else kernel.shape[2]
+    magnitude, slope = new.scales(channels)
+    real = magnitude * np.clip(kernel.astype("float64") / mean, -1.0, 1.0)
+    weights = [real / slope]
+    if layer.use_bias:
+        weights.append(layer.bias.numpy())
+    if new.stochastic:
+        weights.append(np.zeros((), "int64"))
+    return new, weights
+
+
+def _plain(layer, weights):
+    """The plain layer in place of a binary one, and its weights."""
+    name = type(layer).__name__.removeprefix("Binary")
+    _, arguments = _SHARED[name]
+    plain = getattr(keras.layers, name)(
+        **{name: getattr(layer, name) for name in (*arguments, *_COMMON)}, dtype=layer.dtype_policy
+    )
+    values = [layer.weights_as(layer.test_weights if weights is None else weights).numpy()]
+    if layer.use_bias:
+        values.append(layer.bias.numpy())
+    return plain, values
+
+
+def _kernel(layer):
+    depthwise = getattr(layer, "depthwise_kernel", None)
+    return (layer.kernel if depthwise is None else depthwise).numpy()

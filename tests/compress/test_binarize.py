@@ -1,0 +1,137 @@
+"""Binary layers put in and taken out again: signs, outputs, bytes, and what is refused."""
+
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust._keras import keras
+from keras_robust.compress import binarize, freeze_binary
+from keras_robust.layers import BinaryConv2D, BinaryDense
+
+X = np.random.default_rng(0).uniform(size=(5, 8, 8, 2)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Every kind of layer, one inside a nested model, and one that is called twice."""
+    layers, start = keras.layers, keras.initializers.GlorotUniform
+    inputs = keras.Input(X.shape[1:])
+    shared = layers.Conv2D(
+        2, 3, padding="same", activation="relu", kernel_initializer=start(seed=0), name="conv"
+    )
+    x = shared(shared(inputs))
+    x = layers.DepthwiseConv2D(3, depthwise_initializer=start(seed=1), name="depthwise")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.Conv2D(4, 3, groups=2, kernel_initializer=start(seed=2), name="grouped")(x)
+    first = keras.Input((4, 4, 4))
+    hidden = layers.Dense(
+        150, kernel_initializer=start(seed=3), bias_initializer="ones", name="hidden"
+    )
+    x = keras.Model(first, hidden(layers.Flatten()(first)), name="inner")(x)
+    x = layers.Dense(3, kernel_initializer=start(seed=4), use_bias=False, name="logits")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.fixture(scope="module")
+def binary(plain):
+    return binarize(plain, stochastic=True)
+
+
+def layer_of(model, name):
+    return model.get_layer("inner").get_layer(name) if name == "hidden" else model.get_layer(name)
+
+
+def kernel_of(layer):
+    found = getattr(layer, "depthwise_kernel", None)
+    return (layer.kernel if found is None else found).numpy()
+
+
+def test_signs_and_magnitudes_are_those_of_the_model(plain, binary):
+    before = [weight.copy() for weight in plain.get_weights()]
+    for name in ("conv", "depthwise", "hidden", "logits"):
+        old, new = layer_of(plain, name), layer_of(binary, name)
+        kernel = kernel_of(old)
+        mean = np.abs(kernel).mean()
+        np.testing.assert_allclose(new.kernel, mean * np.sign(kernel), rtol=1e-6)
+        np.testing.assert_allclose(new.real, np.clip(kernel, -mean, mean), rtol=1e-5, atol=1e-7)
+        if old.use_bias:
+            np.testing.assert_array_equal(new.bias, old.bias)
+        assert new.stochastic and type(new).__name__ == f"Binary{type(old).__name__}"
+    assert type(binary.get_layer("grouped")) is keras.layers.Conv2D
+    np.testing.assert_array_equal(binary.get_layer("grouped").kernel, plain.layers[-3].kernel)
+    for weight, kept in zip(plain.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+def test_mean_is_the_nearest_scale(plain, binary):
+    kernel = kernel_of(layer_of(plain, "hidden"))
+    best = np.sum((kernel - layer_of(binary, "hidden").kernel) ** 2)
+    for factor in (0.98, 1.02):
+        assert best < np.sum((kernel - factor * layer_of(binary, "hidden").kernel.numpy()) ** 2)
+
+
+def test_frozen_packed_and_unpacked_it_computes_the_same(binary, tmp_path):
+    frozen = freeze_binary(binary)
+    kinds = {type(layer) for layer in frozen.layers} | {type(layer_of(frozen, "hidden"))}
+    assert not kinds & {BinaryDense, BinaryConv2D}
+    expected = binary(X, training=False).numpy()
+    np.testing.assert_array_equal(frozen(X, training=False), expected)
+    packed = kr.compress.pack(frozen, tmp_path / "model.krz")
+    loaded = kr.compress.unpack(tmp_path / "model.krz")
+    np.testing.assert_array_equal(loaded(X, training=False), expected)
+    rows = kr.compress.size_report(frozen).weights
+    (row,) = [row for row in rows if row["layer"] == "hidden" and row["weight"] == "kernel"]
+    # A bit a weight, and some bytes of coder and codebook.
+    assert row["distinct"] == 2 and row["packed"] <= 64 * 150 / 8 + 48
+    assert packed < 64 * 150 / 8 + 2500
+
+
+def test_what_is_frozen_can_be_chosen(plain):
+    model = binarize(plain, test_weights="real", layers=["logits"], scale=0.5)
+    real = freeze_binary(model).get_layer("logits").kernel
+    np.testing.assert_array_equal(real, model.get_layer("logits").real)
+    signs = freeze_binary(model, "binary").get_layer("logits").kernel
+    np.testing.assert_array_equal(signs, 0.5 * np.sign(real))
+    assert set(np.unique(freeze_binary(model, "sampled").get_layer("logits").kernel)) == {-0.5, 0.5}
+    assert type(layer_of(model, "hidden")) is keras.layers.Dense
+
+
+def test_layers_by_name_and_by_function(plain):
+    model = binarize(plain, layers=lambda layer: layer.name.startswith("h"))
+    found = [layer.name for layer in model._flatten_layers() if hasattr(layer, "latent")]
+    assert found == ["hidden"]
+    with pytest.raises(ValueError, match=r"`layers` names \['nothing'\], which the model does not"):
+        binarize(plain, layers=["nothing"])
+    with pytest.raises(ValueError, match="'grouped': 'Conv2D'.*cannot be binary"):
+        binarize(plain, layers=["grouped"])
+    with pytest.raises(ValueError, match="has no layer to binarize among"):
+        binarize(plain, layers=lambda layer: False)
+
+
+def test_trains_on(binary):
+    x, y = X[:4], np.arange(4) % 3
+    model = binarize(freeze_binary(binary))
+    trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(0.05))
+    trainer.compile(keras.optimizers.Adam(0.01), kr.losses.SquaredHinge())
+    before = layer_of(model, "hidden").kernel.numpy()
+    trainer.fit(x, y, epochs=3, verbose=0)
+    after = layer_of(model, "hidden").kernel.numpy()
+    assert 0 < np.mean(before != after) < 1
+
+
+def test_refuses(plain):
+    with pytest.raises(TypeError, match="`model` must be a Keras model, got function"):
+        binarize(lambda x: x)
+    with pytest.raises(ValueError, match="`test_weights` must be one of .*, got 'none'"):
+        binarize(plain, test_weights="none")
+    with pytest.raises(ValueError, match="`scale` must be"):
+        binarize(plain, scale="median")
+    with pytest.raises(ValueError, match="`weights` must be one of .* or None, got 'signs'"):
+        freeze_binary(plain, "signs")
+    with pytest.raises(ValueError, match="has no binary layer. Make some with"):
+        freeze_binary(plain)
+    zeros = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, kernel_initializer="zeros", name="empty")]
+    )
+    with pytest.raises(ValueError, match="kernel of layer 'empty' must be finite and not all zero"):
+        binarize(zeros)

@@ -1,0 +1,124 @@
+"""Zeros that stay, in either Keras, whatever the optimizer remembers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust._keras import keras
+from keras_robust.compress import keep_zeros
+from keras_robust.compress._masks import (
+    copy_of,
+    find_kernels,
+    fresh_copy,
+    masks_of,
+    put_masks,
+    value_of,
+)
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def kernels_of(model):
+    return {name: value_of(variable) for name, variable in find_kernels(model).items()}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "jit"),
+    [
+        (lambda: keras.optimizers.Adam(0.01), False),
+        (lambda: keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-2), True),
+    ],
+)
+def test_no_weight_comes_back(cnn, blobs, optimizer, jit):
+    model = cnn()
+    trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(eps=0.05))
+    trainer.compile(optimizer(), LOSS, jit_compile=jit)
+    x, y = blobs()
+    trainer.fit(x, y, epochs=2, verbose=0)  # The optimizer gathers momentum for every weight.
+    start = kernels_of(model)
+    masks = {name: np.abs(value) > np.median(np.abs(value)) for name, value in start.items()}
+    put_masks(model, masks)
+    # Traced anew: a constraint is part of the step.
+    trainer.make_train_function(force=True)
+    trainer.fit(x, y, epochs=2, verbose=0)
+    for name, value in kernels_of(model).items():
+        np.testing.assert_array_equal(value != 0, masks[name])
+        assert np.abs(value - start[name])[masks[name]].max() > 1e-3
+    np.testing.assert_array_equal(masks_of(model)[name], masks[name])
+
+
+def test_keep_zeros_copies_and_composes_with_a_constraint_of_the_user(blobs):
+    layers = [keras.Input((36,)), keras.layers.Dense(3, kernel_constraint="max_norm", name="out")]
+    model = keras.Sequential(layers)
+    kernel = np.linspace(-3, 3, 108).reshape(36, 3).astype("float32")
+    kernel[::2] = 0
+    model.set_weights([kernel, np.zeros(3, "float32")])
+    masked = keep_zeros(model)
+    masked.compile(keras.optimizers.SGD(0.1), LOSS)
+    x, y = blobs()
+    masked.fit(x.reshape(-1, 36), y, verbose=0)
+    found = kernels_of(masked)["out"]
+    assert not found[::2].any() and found[1::2].all()
+    assert np.linalg.norm(found, axis=0).max() <= 2 + 1e-5
+    np.testing.assert_array_equal(kernels_of(model)["out"], kernel)
+    assert not masks_of(model) and not masks_of(copy_of(masked))
+
+
+def test_a_fresh_copy_draws_anew_and_repeats(cnn):
+    model = cnn(batch_norm=True)  # With seeds inside its initialisers.
+    first, same, other = (kernels_of(fresh_copy(model, seed)) for seed in (1, 1, 2))
+    for name, value in kernels_of(model).items():
+        np.testing.assert_array_equal(first[name], same[name])
+        assert np.abs(first[name] - value).max() > 0.05
+        assert np.abs(first[name] - other[name]).max() > 0.05
+    assert len({value.flat[0] for value in first.values()}) == len(first)
+
+
+def test_kernels_inside_of_models_and_not_of_depthwise_layers():
+    inner = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Conv2D(2, 3, name="inner")])
+    layers = [keras.Input((6, 6, 1)), keras.layers.SeparableConv2D(2, 3, name="separable"), inner]
+    layers += [keras.layers.DepthwiseConv2D(2), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    found = find_kernels(model)
+    assert list(found)[:2] == ["separable", "inner"] and len(found) == 3
+    assert tuple(found["separable"].shape) == (1, 1, 1, 2)
+    assert list(find_kernels(model, lambda layer: layer.name == "inner")) == ["inner"]
+    with pytest.raises(ValueError, match=r"names \['nowhere'\].*'inner'"):
+        find_kernels(model, ["nowhere"])
+    with pytest.raises(ValueError, match="no layer to prune"):
+        find_kernels(model, lambda layer: False)
+
+
+def test_errors(cnn):
+    with pytest.raises(ValueError, match=r"mask of layer .* has shape \(2,\)"):
+        model = cnn()
+        put_masks(model, {list(find_kernels(model))[0]: [1, 0]})
+    with pytest.raises(TypeError, match="must be a Keras model, got int"):
+        keep_zeros(3)
+
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="functional model, got Own"):
+        keep_zeros(Own())
+    shared = [
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")], name=n) for n in "ab"
+    ]
+    with pytest.raises(ValueError, match="two layers called 'd'"):
+        keep_zeros(keras.Sequential([keras.Input((2,)), *shared]))
+
+
+def test_float32_masks_under_mixed_precision(blobs):
+    policy = keras.mixed_precision if hasattr(keras, "mixed_precision") else keras
+    layer = keras.layers.Dense(3, dtype=policy.Policy("mixed_float16"), name="out")
+    model = keras.Sequential([keras.Input((36,)), layer])
+    mask = np.arange(108).reshape(36, 3) % 3 > 0
+    put_masks(model, {"out": mask})
+    model.compile(keras.optimizers.Adam(0.01), LOSS)
+    x, y = blobs()
+    model.fit(x.reshape(-1, 36), y, verbose=0)
+    kernel = find_kernels(model)["out"]
+    assert tf.as_dtype(kernel.dtype) == tf.float32
+    np.testing.assert_array_equal(value_of(kernel) != 0, mask)

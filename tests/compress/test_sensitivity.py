@@ -1,0 +1,100 @@
+"""Which layers hurt: each alone, against the whole model, and nothing left changed."""
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.compress import sensitivity
+from keras_robust.compress._sensitivity import rounded, spaced, thinned
+
+kernels = hnp.arrays("float32", (3, 4, 5), elements=st.floats(-2, 2, width=32))
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(values=kernels, bits=st.integers(2, 8))
+def test_rounding_keeps_to_its_grid(values, bits):
+    small = rounded(values, bits)
+    most = np.abs(values).max(axis=(0, 1))
+    step = most / (2 ** (bits - 1) - 1)
+    assert np.all(np.abs(small - values) <= step / 2 + 1e-6)
+    assert max(np.unique(small[..., i]).size for i in range(5)) <= 2**bits - 1
+    assert np.all(small[values == 0] == 0)
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(values=kernels, share=st.floats(0.05, 0.95), clusters=st.integers(2, 9))
+def test_thinning_and_spacing(values, share, clusters):
+    thin = thinned(values, share)
+    gone = thin != values
+    assert np.sum(thin == 0) >= round(share * values.size)
+    kept = np.abs(values[~gone & (thin != 0)])
+    assert not gone.any() or not kept.size or np.abs(values[gone]).max() <= kept.min()
+    few = spaced(values, clusters)
+    assert np.unique(few.astype("float32")).size <= clusters
+    step = np.ptp(values) / (clusters - 1)
+    assert np.all(np.abs(few - values) <= step / 2 + 1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(tools):
+    model = tools.model()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(0.05))
+    trainer.compile("adam")
+    trainer.fit(*tools.data(256), epochs=6, verbose=0)
+    return model
+
+
+def test_each_layer_alone_is_changed_and_put_back(tools, trained):
+    before = trained.get_weights()
+    x, y = tools.data(64, seed=1)
+    attack = kr.attacks.FGSM(0.05)
+    found = sensitivity(trained, x, y, attack, bits=2, batch_size=40)
+    assert [row["layer"] for row in found.layers] == ["conv_a", "conv_b", "hidden", "out"]
+    assert found.clean == np.mean(np.argmax(trained(x), axis=1) == y)
+    for old, new in zip(before, trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    # By hand: one of the layers, in the model itself.
+    layer, row = trained.get_layer("hidden"), found.layers[2]
+    kept = layer.get_weights()
+    layer.set_weights([rounded(kept[0], 2), kept[1]])
+    right = np.argmax(trained(x), axis=1) == y
+    assert row["clean"] == right.mean() and row["weights"] == kept[0].size
+    x_adv = np.concatenate([attack(trained, x[i : i + 40], y[i : i + 40]) for i in (0, 40)])
+    assert row["robust"] == np.mean(right & (np.argmax(trained(x_adv), axis=1) == y))
+    layer.set_weights(kept)
+    assert all(row["robust"] <= row["clean"] for row in found.layers)
+    assert found.robust >= min(row["robust"] for row in found.layers)
+
+
+def test_ranking_and_table(tools, trained):
+    x, y = tools.data(64, seed=1)
+    found = sensitivity(trained, x, y, sparsity=0.9)
+    order = found.most_sensitive(4)
+    accuracy = {row["layer"]: row["clean"] for row in found.layers}
+    assert [accuracy[name] for name in order] == sorted(accuracy.values())
+    worst = found.most_sensitive(loss=0.1)
+    assert set(worst) == {n for n, value in accuracy.items() if found.clean - value > 0.1}
+    assert found.robust is None
+    text = str(found)
+    assert "with one layer 90% sparse" in text and "(none)" in text and "conv_b" in text
+    assert "of 3 values" in sensitivity(trained, x, y, clusters=3).__str__()
+
+
+def test_errors(tools):
+    model, (x, y) = tools.model(), tools.data(8)
+    for settings in ({}, {"bits": 4, "sparsity": 0.5}):
+        with pytest.raises(ValueError, match="Give one of `bits`, `sparsity` and `clusters`"):
+            sensitivity(model, x, y, **settings)
+    for name, value in [("bits", 1), ("bits", 4.5), ("clusters", 1), ("sparsity", 1)]:
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            sensitivity(model, x, y, **{name: value})
+    with pytest.raises(ValueError, match="length|as many"):
+        sensitivity(model, x, y[:5], bits=4)
+    found = sensitivity(model, x, y, bits=8)
+    for settings in ({}, {"count": 1, "loss": 0.1}):
+        with pytest.raises(ValueError, match="Give one of `count` and `loss`"):
+            found.most_sensitive(**settings)

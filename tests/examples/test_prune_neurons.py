@@ -1,0 +1,36 @@
+"""The example runs, and its rows hold together."""
+
+import importlib.util
+import os
+import pathlib
+
+import pytest
+
+from keras_robust._keras import LEGACY
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
+
+
+@pytest.mark.skipif(LEGACY, reason="takes 20 seconds: once is enough")
+@pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand")
+def test_quick(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
+    path = ROOT / "examples" / "prune_neurons.py"
+    spec = importlib.util.spec_from_file_location("prune_neurons", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    rows = example.main(["--quick"])
+
+    dense = rows["dense"]
+    assert (dense["filters"], dense["units"], dense["weights"]) == ("20-50", 500, 431080)
+    half = rows["APoZ, half at once"]
+    assert (half["filters"], half["units"]) == ("10-25", 250)
+    for name in ("APoZ, 3 rounds", "APoZ, half at once", "adversarial, half"):
+        assert rows[name]["weights"] < 0.8 * dense["weights"]
+        assert rows[name]["bytes"] < 0.8 * dense["bytes"]
+        assert rows[name]["error"] < 60
+    assert half["latency_us"] < dense["latency_us"]
+    assert rows["adversarial, dense"]["robust"] is not None and dense["robust"] is None
+    printed = capsys.readouterr().out
+    assert ".8 % 5-19" in printed and "PGD-20 %" in printed
