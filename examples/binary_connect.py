@@ -17,6 +17,7 @@ stochastic, real            1.18     2.76       6.4  3,052,150 26.23      978,74
 stochastic, binary          1.18     3.63       6.1    134,169  1.15      978,744        43       11
 stochastic, 10 sampled      1.18     2.85       5.6
 50% dropout                 1.01     3.12       6.4  3,102,274 26.66      978,760        49       11
+deterministic, attacked              3.78      73.5    134,736  1.16      978,664        47       11
 
 Twelve epochs are few for draws and dropout, which slow learning down.
 """

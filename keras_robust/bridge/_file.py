@@ -7,7 +7,7 @@ import zipfile
 from keras_robust._keras import LEGACY
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.bridge._rebuild import from_keras3, to_keras3
-from keras_robust.layers import LowRankVirtual, counterpart
+from keras_robust.layers import introduce
 
 
 def load(path):
@@ -28,7 +28,7 @@ def load(path):
     path = pathlib.Path(path)
     legacy = _written_by_legacy(path)
     package = tf_keras() if legacy else keras_3()
-    counterpart(LowRankVirtual, package)  # So that the other Keras knows it as well.
+    introduce(package)
     try:
         model = package.saving.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # Zip, JSON, HDF5 and Keras each raise their own kinds.

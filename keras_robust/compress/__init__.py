@@ -1,6 +1,7 @@
-"""Prune, cluster and quantize a model over TensorFlow Model Optimization, which needs tf_keras.
+"""Make a trained model small: fewer layers' weights, fewer bits, a file of what is left.
 
-Packing a model into a small file works under either Keras.
+`Cluster` and `Quantize` work over TensorFlow Model Optimization, which needs tf_keras; all else
+runs under either Keras.
 """
 
 from keras_robust.compress._binarize import binarize, freeze_binary

@@ -21,6 +21,7 @@ from keras_robust.compress._neurons import PruneNeurons
 from keras_robust.compress._prune import Prune
 from keras_robust.compress._quantize import Quantize
 from keras_robust.compress._result import Result, Stage
+from keras_robust.compress._scores import PruneByScores
 from keras_robust.compress._seeds import seeded
 from keras_robust.compress._separate import Separate
 from keras_robust.compress._stage import Context
@@ -28,21 +29,9 @@ from keras_robust.compress._trainer import Trainers
 
 # These make other layers of a model; the order among them is free.
 _RESHAPING = (Separate, Factorize, PruneNeurons)
-# These need TF-MOT, and come after them in this order.
-_ORDER = (Prune, Cluster, Quantize)
-_MIXED = "its kernels are computed from the old ones, and {} would be lost"
-_TRAINED = "the training after it would make {} again"
-_WHY = {
-    (Cluster, Prune): "pruning would set clustered weights to zero and train the rest apart again",
-    (Quantize, Prune): "int8 is the last step; the pruned weights would be float again",
-    (Quantize, Cluster): "int8 is the last step; the centroids would be float again",
-    (Prune, Separate): _MIXED.format("the zeros"),
-    (Prune, Factorize): _MIXED.format("the zeros"),
-    (Prune, PruneNeurons): _TRAINED.format("weights of the zeros"),
-    (Cluster, Separate): _MIXED.format("the shared values"),
-    (Cluster, Factorize): _MIXED.format("the shared values"),
-    (Cluster, PruneNeurons): _TRAINED.format("different values of the shared ones"),
-} | {(Quantize, kind): "int8 is the last step; it has no float layers left" for kind in _RESHAPING}
+# These change the weights, and come after them in this order.
+_PRUNING = (Prune, PruneByScores)
+_ORDER = (*_PRUNING, Cluster, Quantize)
 _CALIBRATION_BATCHES = 8
 # Ours to Keras's: 2 is a line an epoch there, and 1 a bar.
 _FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
@@ -52,10 +41,11 @@ _FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
 class Recipe:
     """Compresses a model in stages, each of which keeps what the ones before it made.
 
-    First what changes the layers: `Separate`, `Factorize` and `PruneNeurons`, in any order and
-    under either Keras. Then what changes the weights, by TF-MOT, which needs tf_keras: prune,
-    cluster, quantize, as in Deep Compression (Han, Mao and Dally 2015,
-    https://arxiv.org/abs/1510.00149). Any of them may be left out.
+    First what changes the layers: `Separate`, `Factorize` and `PruneNeurons`, in any order. Then
+    what changes the weights: `Prune` (or `PruneByScores`), `Cluster`, `Quantize`, as in Deep
+    Compression (Han, Mao and Dally 2015, https://arxiv.org/abs/1510.00149). Any of them may be
+    left out. `Cluster` and `Quantize` are TF-MOT's and need tf_keras, the others run under
+    either Keras.
 
     Args:
         stages: objects of these classes in this order, each class at most once.
@@ -150,6 +140,7 @@ class Recipe:
             fit = {
                 "validation_data": validation_data,
                 "verbose": _FIT_VERBOSE[verbose],
+                "shuffle": False,  # Keras 3 warns that it will not shuffle a dataset.
             }
             done = []
             for number, stage in enumerate(self.stages):
@@ -175,7 +166,7 @@ class Recipe:
         contexts, sparse, clusters = [], False, None
         for stage, number in zip(self.stages, epochs, strict=True):
             contexts.append(Context(number, steps, batches, sparse, clusters, seed))
-            sparse = sparse or isinstance(stage, Prune)
+            sparse = sparse or isinstance(stage, _PRUNING)
             if isinstance(stage, Cluster):
                 clusters = stage.clusters
         return contexts
@@ -223,15 +214,41 @@ def _own_copy(model):
     return replace(model, lambda layer: None)
 
 
+def _refusals() -> dict:
+    """Why the second of two stages cannot follow the first."""
+    mixed = "its kernels are computed from the old ones, and the {} would be lost"
+    trained = "the training after it would make {} again"
+    again = "it would choose zeros among the zeros of the first; give one of them the final share"
+    why = {
+        (Quantize, Cluster): "int8 is the last step; the centroids would be float again",
+        (Prune, PruneByScores): again,
+        (PruneByScores, Prune): again,
+        (Cluster, PruneNeurons): trained.format("different values of the shared ones"),
+    }
+    for kind in _PRUNING:
+        why[Cluster, kind] = (
+            "pruning would set clustered weights to zero and train the rest apart again"
+        )
+        why[Quantize, kind] = "int8 is the last step; the pruned weights would be float again"
+        why[kind, PruneNeurons] = trained.format("weights of the zeros")
+    for new in _RESHAPING:
+        why[Quantize, new] = "int8 is the last step; it has no float layers left"
+    for new in (Separate, Factorize):
+        why[Cluster, new] = mixed.format("shared values")
+        why |= {(kind, new): mixed.format("zeros") for kind in _PRUNING}
+    return why
+
+
 def _check_order(first, second) -> None:
     if first is second:
         raise ValueError(
             f"`stages` has {first.__name__} twice. Give each stage once, with its final setting."
         )
-    if (first, second) in _WHY:
+    why = _refusals().get((first, second))
+    if why is not None:
         raise ValueError(
-            f"`stages` has {second.__name__} after {first.__name__}: {_WHY[first, second]}. "
-            "First Separate, Factorize and PruneNeurons, then Prune, Cluster, Quantize."
+            f"`stages` has {second.__name__} after {first.__name__}: {why}. The order is Separate, "
+            "Factorize and PruneNeurons, then Prune or PruneByScores, then Cluster, Quantize."
         )
 
 

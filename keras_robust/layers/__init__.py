@@ -3,7 +3,7 @@
 from keras_robust.layers._binary import sampled_logits
 from keras_robust.layers._binary_layers import BinaryConv2D, BinaryDense, BinaryDepthwiseConv2D
 from keras_robust.layers._condition_penalty import ConditionPenalty
-from keras_robust.layers._counterpart import counterpart
+from keras_robust.layers._counterpart import counterpart, introduce
 from keras_robust.layers._group_lasso import GroupLasso
 from keras_robust.layers._low_rank_conv import LowRankConv2D
 from keras_robust.layers._low_rank_dense import LowRankDense
@@ -20,6 +20,7 @@ __all__ = [
     "LowRankDense",
     "LowRankVirtual",
     "counterpart",
+    "introduce",
     "sampled_logits",
     "strip_virtual",
 ]

@@ -10,16 +10,18 @@ PACKAGE = "keras_robust"
 
 
 def counterpart(cls, package):
-    """The class of `package`, either Keras, that is what `cls` is here; None if not ours.
-
-    All our other classes are made known to `package` on the way, as one may hold another.
-    """
-    for public in _ours():
-        _twin(public, package)
+    """The class of `package`, either Keras, that is what `cls` is here; None if not ours."""
+    introduce(package)  # All of ours, as one may hold another.
     public = keras.saving.get_registered_object(f"{PACKAGE}>{cls.__name__}")
     if public is None or not _is_ours(public) or not issubclass(cls, public.__bases__[0]):
         return None
     return _twin(public, package)
+
+
+def introduce(package) -> None:
+    """Makes all our classes known to `package`, either Keras, so that it can load them."""
+    for public in _ours():
+        _twin(public, package)
 
 
 def _ours() -> list:

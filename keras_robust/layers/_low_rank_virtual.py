@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust._keras import keras
 from keras_robust._seed import as_seed, fold
+from keras_robust.layers._counterpart import PACKAGE
 from keras_robust.layers._learning import residual, statistics, step
 from keras_robust.layers._projection import ensemble, exact, nystrom
 from keras_robust.layers._state import add_state, keep_losses_apart, mean_if_any
@@ -16,7 +17,6 @@ METHODS = ("auto", "svd", "nystrom", "ensemble", "factored")
 # Where the next method becomes the faster one, and where W stops fitting: benchmarks/low_rank.py.
 SVD_LIMIT = 256
 DENSE_LIMIT = 2048
-PACKAGE = "keras_robust"
 
 
 class Virtual:
@@ -267,18 +267,6 @@ def choose(method: str, width: int) -> str:
 def default_columns(rank: int, width: int) -> int:
     """How many columns are sampled unless `columns` says so."""
     return min(width, max(2 * rank, rank + 10))
-
-
-def counterpart(cls, package):
-    """The class of `package`, either Keras, that is what `cls` is here; None if not ours."""
-    if not issubclass(cls, Virtual):
-        return None
-    found = package.saving.get_registered_object(f"{PACKAGE}>{LowRankVirtual.__name__}")
-    if found is None:
-        body = {"keras": package, "__doc__": LowRankVirtual.__doc__, "__module__": __name__}
-        found = type(LowRankVirtual.__name__, (Virtual, package.layers.Layer), body)
-        package.saving.register_keras_serializable(PACKAGE)(found)
-    return found
 
 
 def _width(layer, input_shape) -> int:

@@ -116,8 +116,8 @@ class AdversarialTraining(keras.Model):
         wrapped = [layer.name for layer in model._flatten_layers() if _is_wrapped(layer)]
         if attack_dtype and wrapped:
             raise ValueError(
-                "`attack_dtype` must be None for a model whose weights TF-MOT's wrappers compute, "
-                f"got {attack_dtype!r} and wrapped layers {wrapped}."
+                "`attack_dtype` must be None for a model whose layers compute their weights, as "
+                f"binary and TF-MOT's do, got {attack_dtype!r} and such layers {wrapped}."
             )
         whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
         if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):

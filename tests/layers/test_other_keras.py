@@ -64,3 +64,20 @@ def test_compression_leaves_it_alone_and_it_goes_on_learning(model):
     result = kr.compress.Recipe([kr.compress.Quantize()]).run(model, data, epochs=1, verbose=0)
     found = result.model.get_layer("lr")
     assert isinstance(found, LowRankVirtual) and int(lr._count) == 3 < int(found._count)
+
+
+def test_the_bridge_carries_our_regularizers_inside_plain_layers():
+    def dense(penalty):
+        return keras.layers.Dense(4, kernel_regularizer=penalty)
+
+    penalties = [kr.layers.ConditionPenalty(0.1), kr.layers.GroupLasso(0.02)]
+    model = keras.Sequential([keras.Input((5,)), *map(dense, penalties)])
+    there, back = kr.to_keras3, kr.from_keras3
+    if not LEGACY:
+        there, back = back, there
+    twin = there(model)
+    again = back(twin)
+    want = [float(loss) for loss in model.losses]
+    assert len(want) == 2 and min(want) > 0
+    np.testing.assert_allclose([float(loss) for loss in twin.losses], want, rtol=1e-6)
+    np.testing.assert_allclose([float(loss) for loss in again.losses], want, rtol=1e-6)

@@ -9,6 +9,7 @@ from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._quantized import is_quantized, scope
 from keras_robust.compress.packed._words import COMMON
+from keras_robust.layers import introduce
 
 _MOST_BYTES = 1 << 26
 
@@ -69,6 +70,7 @@ def rebuild(content: bytes):
     """The model of the Keras that wrote the architecture, its weights not yet set."""
     legacy, text = written_by_legacy(content), _inflate(content[1:])
     package = tf_keras() if legacy else keras_3()
+    introduce(package)
     try:
         description = json.loads(text)
         with scope(bool(content[0] & 2)):
