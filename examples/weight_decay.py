@@ -6,7 +6,12 @@
 Tanay and Griffin 2018, https://arxiv.org/abs/1806.11186: the LeNet of MatConvNet, trained alike
 with a low and with a high weight decay. Test images are then moved from digit d towards d + 1
 (cyclic) until the network is 95% sure of it, at the temperature where half of the test images get
-a confidence of 95%. The perturbation is the l2 distance in units of [0, 1].
+a confidence of 95%. The perturbation is the l2 distance in units of [0, 1]. As measured (one seed,
+390 CPU seconds; docs/weight_decay.md says why the distances are nearer to each other):
+
+              train %  test %  temperature     l2  reached  paper
+low decay        0.00    1.01            5   4.60  100/100  1.6 1.77
+high decay       1.35    1.53         1.67   5.48  100/100  1.2 5.75
 """
 
 import argparse
