@@ -6,8 +6,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._calls import calls_of, key_of
 from keras_robust._keras import LEGACY, check_model, is_model, keras
-from keras_robust.layers._strip import _calls, _key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _collect(model, found: dict, pairs: dict) -> None:
             "with the functional API, or as a Sequential that starts with an Input."
         )
     made, uses = {}, {}
-    for layer, args, kwargs, outputs in _calls(graph):
+    for layer, args, kwargs, outputs in calls_of(graph):
         if isinstance(layer, keras.Model):
             _collect(layer, found, pairs)
         elif _parts(layer):
@@ -124,7 +124,7 @@ def _collect(model, found: dict, pairs: dict) -> None:
 
 def _keys(value) -> list[tuple]:
     leaves = tf.nest.flatten(value)
-    return [_key(leaf) for leaf in leaves if getattr(leaf, "_keras_history", None) is not None]
+    return [key_of(leaf) for leaf in leaves if getattr(leaf, "_keras_history", None) is not None]
 
 
 def _parts(layer) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
 from keras_robust._keras import LEGACY, check_model, keras
-from keras_robust.layers._strip import _calls, _ends, _input, _key, _replaced
 
 
 def check_graph(model, argument: str = "model") -> None:
@@ -55,7 +55,7 @@ def calls(model):
     """
     # Sequential of Keras 3 holds its graph in a model of its own.
     graph = getattr(model, "_functional", None) if not LEGACY else None
-    for layer, args, kwargs, outputs in _calls(model if graph is None else graph):
+    for layer, args, kwargs, outputs in calls_of(model if graph is None else graph):
         if isinstance(layer, keras.Model):
             yield from calls(layer)
             continue
@@ -122,22 +122,22 @@ class _Replace:
 
     def _sequential(self, model):
         layers = [new for old in model.layers for new in self.chain(old)]
-        return keras.Sequential([_input(model.inputs[0]), *layers], name=model.name)
+        return keras.Sequential([input_like(model.inputs[0]), *layers], name=model.name)
 
     def _graph(self, model):
-        tensors = {_key(tensor): _input(tensor) for tensor in model.inputs}
-        for layer, args, kwargs, outputs in _calls(model):
-            args, kwargs = _replaced((args, kwargs), tensors)
+        tensors = {key_of(tensor): input_like(tensor) for tensor in model.inputs}
+        for layer, args, kwargs, outputs in calls_of(model):
+            args, kwargs = replaced((args, kwargs), tensors)
             first, *rest = self.chain(layer)
             results = first(*args, **kwargs)
             for own in rest:
                 results = own(results)
-            keys = [_key(tensor) for tensor in tf.nest.flatten(outputs)]
+            keys = [key_of(tensor) for tensor in tf.nest.flatten(outputs)]
             tensors.update(zip(keys, tf.nest.flatten(results), strict=True))
-        given, returned = _ends(model)
+        given, returned = ends_of(model)
         return keras.Model(
-            tf.nest.map_structure(lambda t: tensors[_key(t)], given),
-            tf.nest.map_structure(lambda t: tensors[_key(t)], returned),
+            tf.nest.map_structure(lambda t: tensors[key_of(t)], given),
+            tf.nest.map_structure(lambda t: tensors[key_of(t)], returned),
             name=model.name,
         )
 
@@ -153,16 +153,6 @@ class _Replace:
             return [self.model(layer)]
         made = self.make(layer)
         if made is None:
-            made = [(self._copied(layer), layer.get_weights())]
+            made = [(rebuilt(layer), layer.get_weights())]
         self.weights.extend(made)
         return [new for new, _ in made]
-
-    @staticmethod
-    def _copied(layer):
-        try:
-            return type(layer).from_config(layer.get_config())
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its "
-                f"get_config(). Give it one that returns all its arguments. ({error})"
-            ) from error

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_robust._calls import calls_of, key_of, replaced
 from keras_robust._keras import LEGACY, check_model, keras
 
 
@@ -48,9 +49,9 @@ class Graph:
 
     def _open(self, model, given, training):
         graph = _functional(model)
-        slots = {_key(tensor): slot for tensor, slot in zip(graph.inputs, given, strict=True)}
-        for layer, args, kwargs, tensors in _calls(graph):
-            args, kwargs = _replaced((args, kwargs), slots)
+        slots = {key_of(tensor): slot for tensor, slot in zip(graph.inputs, given, strict=True)}
+        for layer, args, kwargs, tensors in calls_of(graph):
+            args, kwargs = replaced((args, kwargs), slots)
             tensors = tf.nest.flatten(tensors)
             if isinstance(layer, keras.Model):
                 inner = kwargs.get("training")
@@ -63,8 +64,8 @@ class Graph:
                         kwargs = {**kwargs, "training": training}
                 outputs = [Slot(tensor.shape) for tensor in tensors]
                 self.calls.append(Call(layer, args, kwargs, outputs))
-            slots.update(zip(map(_key, tensors), outputs, strict=True))
-        return [slots[_key(tensor)] for tensor in graph.outputs]
+            slots.update(zip(map(key_of, tensors), outputs, strict=True))
+        return [slots[key_of(tensor)] for tensor in graph.outputs]
 
     def _names(self) -> dict:
         """Layer's id -> its name, with a number after it where nested models use it twice."""
@@ -138,29 +139,3 @@ def _check_graph(model, where: str) -> None:
 def _functional(model):
     """The graph of a model: Keras 3 keeps that of a Sequential apart."""
     return model if LEGACY or not isinstance(model, keras.Sequential) else model._functional
-
-
-def _key(tensor) -> tuple:
-    layer, node, index = tensor._keras_history[:3]
-    return id(layer), node, index
-
-
-def _calls(model):
-    """The calls of a functional model: layer, arguments, outputs, in order."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            if LEGACY:
-                yield node.layer, node.call_args, node.call_kwargs, node.outputs
-            else:
-                arguments = node.arguments
-                yield node.operation, arguments.args, arguments.kwargs, node.output_tensors
-
-
-def _replaced(value, slots: dict):
-    def replace(leaf):
-        known = getattr(leaf, "_keras_history", None) is not None
-        return slots[_key(leaf)] if known else leaf
-
-    return tf.nest.map_structure(replace, value)

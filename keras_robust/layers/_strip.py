@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_robust._keras import LEGACY, check_model, keras
+from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
+from keras_robust._keras import check_model, keras
 from keras_robust.layers._low_rank_virtual import LowRankVirtual
 
 
@@ -70,27 +71,27 @@ class _Strip:
 
     def _sequential(self, model):
         kept = [layer for layer in model.layers if not isinstance(layer, LowRankVirtual)]
-        inputs = _input(model.inputs[0])
+        inputs = input_like(model.inputs[0])
         copy = keras.Sequential([inputs, *map(self.layer, kept)], name=model.name)
         self._copy_weights(kept)
         return copy
 
     def _graph(self, model):
-        tensors = {_key(tensor): _input(tensor) for tensor in model.inputs}
+        tensors = {key_of(tensor): input_like(tensor) for tensor in model.inputs}
         layers = []
-        for layer, args, kwargs, outputs in _calls(model):
-            args, kwargs = _replaced((args, kwargs), tensors)
+        for layer, args, kwargs, outputs in calls_of(model):
+            args, kwargs = replaced((args, kwargs), tensors)
             if isinstance(layer, LowRankVirtual):
                 results = args[0] if args else kwargs["inputs"]
             else:
                 results = self.layer(layer)(*args, **kwargs)
                 layers.append(layer)
-            keys = [_key(tensor) for tensor in tf.nest.flatten(outputs)]
+            keys = [key_of(tensor) for tensor in tf.nest.flatten(outputs)]
             tensors.update(zip(keys, tf.nest.flatten(results), strict=True))
-        given, returned = _ends(model)
+        given, returned = ends_of(model)
         copy = keras.Model(
-            tf.nest.map_structure(lambda t: tensors[_key(t)], given),
-            tf.nest.map_structure(lambda t: tensors[_key(t)], returned),
+            tf.nest.map_structure(lambda t: tensors[key_of(t)], given),
+            tf.nest.map_structure(lambda t: tensors[key_of(t)], returned),
             name=model.name,
         )
         self._copy_weights(layers)
@@ -113,53 +114,10 @@ class _Strip:
                 f"({type(layer).__name__}), from where it cannot be taken. Put it beside that "
                 "layer."
             )
-        try:
-            return type(layer).from_config(layer.get_config())
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its "
-                f"get_config(). Give it one that returns all its arguments. ({error})"
-            ) from error
+        return rebuilt(layer)
 
     def _copy_weights(self, layers) -> None:
         for layer in layers:
             nested = isinstance(layer, keras.Model) and virtual_layers(layer)
             if not nested and getattr(layer, "weights", None):
                 self.layer(layer).set_weights(layer.get_weights())
-
-
-def _input(tensor):
-    options = {"batch_size": tensor.shape[0], "dtype": tf.as_dtype(tensor.dtype).name}
-    return keras.Input(tensor.shape[1:], name=tensor._keras_history[0].name, **options)
-
-
-def _key(tensor) -> tuple:
-    layer, node, index = tensor._keras_history[:3]
-    return id(layer), node, index
-
-
-def _calls(model):
-    """The calls that make up a functional model: layer, arguments, outputs, in order."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            if LEGACY:
-                yield node.layer, node.call_args, node.call_kwargs, node.outputs
-            else:
-                arguments = node.arguments
-                yield node.operation, arguments.args, arguments.kwargs, node.output_tensors
-
-
-def _ends(model):
-    if LEGACY:
-        return model._nested_inputs, model._nested_outputs
-    return model._inputs_struct, model._outputs_struct
-
-
-def _replaced(value, tensors: dict):
-    def replace(leaf):
-        known = getattr(leaf, "_keras_history", None) is not None
-        return tensors[_key(leaf)] if known else leaf
-
-    return tf.nest.map_structure(replace, value)
