@@ -32,6 +32,9 @@ def test_a_layer_without_a_config_is_named():
         def __init__(self, size):
             super().__init__(name="odd")
 
+        def get_config(self):
+            return {}
+
     with pytest.raises(ValueError, match=r"Layer 'odd' \(Own\) cannot be rebuilt"):
         rebuilt(Own(3))
     copy = rebuilt(keras.layers.Dense(3, name="d"))
