@@ -8,6 +8,17 @@ dropout, sees digits moved by up to two pixels; the students, 2x800, see them as
 dropout: one learns from the labels, one from the teacher's answers at T = 20, which are computed
 once and kept in --output, and one from its answers too but without having seen a single three.
 Finished networks there are not trained again.
+
+Measured with --epochs 25 (errors of 10,000 test images, and of the 1,010 threes among them; the bias
+of the threes, +0.8, is set on training images held out). Our teacher is trained for minutes, and what
+the student can learn from it ends where the teacher does:
+
+                            ours  threes   paper  threes
+teacher                      117      13      67
+student, labels              143      12     146
+student, distilled           124      16      74
+no threes                    149      46     206     133
+no threes, bias raised       132      21     109      14
 """
 
 import argparse
