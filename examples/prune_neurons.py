@@ -21,7 +21,7 @@ DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
 CONVOLUTIONS = ["conv1", "conv2"]
 # Wen et al. 2016, table 1: error and filters.
 PAPER = {"dense": ".9 % 20-50", "SSL 1": ".8 % 5-19", "SSL 2": "1.0 % 3-12"}
-WEIGHTS = {"SSL 1": 0.02, "SSL 2": 0.05}
+WEIGHTS = {"SSL 1": 0.004, "SSL 2": 0.01}
 EPS = 0.2
 
 

@@ -29,7 +29,10 @@ def strip_virtual(model):
     check_model(model)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
-    return _Strip().model(model)
+    strip = _Strip()
+    copy = strip.model(model)
+    strip.copy_flags(model, copy)
+    return copy
 
 
 def virtual_layers(model) -> list:
@@ -56,18 +59,24 @@ class _Strip:
                 f"Model {model.name!r} has no weights yet. Build it first, for instance with an "
                 "Input as its first layer."
             )
-        copy = (
+        return (
             self._sequential(model) if isinstance(model, keras.Sequential) else self._graph(model)
         )
-        copy.trainable = model.trainable
-        for old, new in self._pairs(model):
-            new.trainable = old.trainable
-        return copy
 
-    def _pairs(self, model):
-        for layer in model.layers:
-            if id(layer) in self.copies:
-                yield layer, self.copies[id(layer)]
+    def copy_flags(self, model, copy) -> None:
+        """`trainable` from outside in: a model's flag overwrites those of all layers inside it."""
+        copy.trainable = model.trainable
+        for old in model.layers:
+            new = self.copies.get(id(old))
+            if new is None or not isinstance(old, keras.layers.Layer):
+                continue
+            if isinstance(old, keras.Model) and virtual_layers(old):
+                self.copy_flags(old, new)
+                continue
+            pairs = list(zip(old._flatten_layers(), new._flatten_layers(), strict=True))
+            # Those that hold others first.
+            for one, other in sorted(pairs, key=_holds_none):
+                other.trainable = one.trainable
 
     def _sequential(self, model):
         kept = [layer for layer in model.layers if not isinstance(layer, LowRankVirtual)]

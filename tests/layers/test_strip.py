@@ -147,3 +147,24 @@ def test_files_hold_nothing_of_it(kind, tmp_path):
         interpreter = tf.lite.Interpreter(str(tmp_path / "with.tflite"))
         shapes = {tuple(tensor["shape"]) for tensor in interpreter.get_tensor_details()}
         assert (300, 300) not in shapes and (300,) in {s[-1:] for s in shapes}
+
+
+def test_layers_frozen_inside_nested_models_stay_frozen():
+    plain = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="p1"), keras.layers.Dense(4, name="p2")]
+    )
+    layers = [keras.layers.Dense(4, name="v1"), LowRankVirtual(2), keras.layers.Dense(4, name="v2")]
+    virtual = keras.Sequential([keras.Input((4,)), *layers])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="out")(virtual(plain(inputs))))
+    frozen = {"p1", "v2"}
+    for inner in (plain, virtual):
+        for layer in inner.layers:
+            layer.trainable = layer.name not in frozen
+    copy = strip_virtual(model)
+    found = {layer.name: layer.trainable for layer in copy._flatten_layers()}
+    assert {name: found[name] for name in ("p1", "p2", "v1", "v2", "out")} == {
+        "p1": False, "p2": True, "v1": True, "v2": False, "out": True,
+    }  # fmt: skip
+    assert len(copy.trainable_weights) == 6
+    assert len(model.trainable_weights) == 6
