@@ -139,6 +139,12 @@ def _compress(parser):
     _data(parser)
     parser.add_argument("--model", required=True, help=_MODEL)
     _attack(parser, steps=5)
+    parser.add_argument(
+        "--factorize", type=float, metavar="SHARE", help="of the weights that low-rank layers keep"
+    )
+    parser.add_argument(
+        "--neurons", type=float, metavar="SHARE", help="of the neurons and channels to remove"
+    )
     parser.add_argument("--prune", type=float, default=0.8, help="sparsity; 0 leaves it out")
     parser.add_argument("--cluster", type=int, default=16, help="values a layer; 0 leaves it out")
     parser.add_argument("--no-quantize", action="store_true", help="leave int8 out")

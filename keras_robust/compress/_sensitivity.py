@@ -105,6 +105,12 @@ def sensitivity(
     check_graph(model)
     x, y = check_images(x).numpy(), check_labels(y).numpy()
     check_same_length(x, y)
+    _whole("batch_size", batch_size, 1, math.inf)
+    if attack is not None and not callable(attack):
+        raise TypeError(
+            "`attack` must be an attack such as kr.attacks.PGD(eps=0.1), or None for clean "
+            f"accuracy alone, got {attack!r}."
+        )
     copy = replace(model, lambda layer: None)
     run = tf.function(lambda rows: call_logits(copy, rows), autograph=False, reduce_retracing=True)
 
@@ -121,13 +127,13 @@ def sensitivity(
 
     whole, rows = measured(), []
     for layer in plain_layers(copy):
-        variables = [getattr(layer, name) for name in _KERNELS if hasattr(layer, name)]
-        variables = [variable for variable in variables if hasattr(variable, "assign")]
-        if not variables:
+        found = {name: getattr(layer, name) for name in _KERNELS if hasattr(layer, name)}
+        found = {name: own for name, own in found.items() if hasattr(own, "assign")}
+        if not found:
             continue
-        kept = [np.array(variable) for variable in variables]
-        for variable, values in zip(variables, kept, strict=True):
-            variable.assign(change(values))
+        variables, kept = list(found.values()), [np.array(own) for own in found.values()]
+        for (name, variable), values in zip(found.items(), kept, strict=True):
+            variable.assign(change(values, _channels(layer, name)))
         clean, robust = measured()
         for variable, values in zip(variables, kept, strict=True):
             variable.assign(values)
@@ -148,19 +154,27 @@ def _change(bits, sparsity, clusters):
         )
     if bits is not None:
         _whole("bits", bits, 2, 16)
-        return lambda values: rounded(values, bits), f"rounded to {bits} bits"
+        return lambda values, channels: rounded(values, bits, channels), f"rounded to {bits} bits"
     if clusters is not None:
         _whole("clusters", clusters, 2, math.inf)
-        return lambda values: spaced(values, clusters), f"of {clusters} values"
+        return lambda values, _: spaced(values, clusters), f"of {clusters} values"
     if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real) or not 0 < sparsity < 1:
         raise ValueError(f"`sparsity` must be in (0, 1), got {sparsity!r}.")
-    return lambda values: thinned(values, sparsity), f"{100 * sparsity:g}% sparse"
+    return lambda values, _: thinned(values, sparsity), f"{100 * sparsity:g}% sparse"
 
 
-def rounded(values: np.ndarray, bits: int) -> np.ndarray:
-    """Symmetric, each output channel (the last axis) by its own largest weight."""
+def _channels(layer, name: str) -> tuple[int, ...]:
+    """The axes of a kernel along which its output channels lie."""
+    kind = type(layer).__name__
+    if name == "depthwise_kernel" or kind.startswith("Depthwise"):
+        return -2, -1
+    return (-2,) if kind.endswith("Transpose") else (-1,)
+
+
+def rounded(values: np.ndarray, bits: int, channels=(-1,)) -> np.ndarray:
+    """Symmetric, each output channel, along the axes `channels`, by its own largest weight."""
     most = 2 ** (bits - 1) - 1
-    axes = tuple(range(values.ndim - 1))
+    axes = tuple(axis for axis in range(values.ndim) if axis - values.ndim not in channels)
     step = np.abs(values).max(axis=axes, keepdims=True) / most
     step = np.where(step > 0, step, 1.0)
     return np.round(values / step) * step

@@ -118,7 +118,7 @@ def prune_until(
     ('rounds', 0.667)
     """
     stage = Prune(0.99) if stage is None else stage
-    if not hasattr(stage, "apply"):
+    if isinstance(stage, type) or not hasattr(stage, "apply"):
         raise TypeError(f"`stage` must be for instance kr.compress.Prune(0.99), got {stage!r}.")
     if isinstance(stage, Prune) and stage.pattern is not None:
         raise ValueError("`stage` has a `pattern`, which has one sparsity only. Use a Recipe.")
@@ -134,8 +134,11 @@ def prune_until(
         current, done, stopped = copy_of(model), [], "rounds"
         for number in range(1, rounds + 1):
             start = time.perf_counter()
-            candidate = _pruned(stage, current, 1 - (1 - step) ** number, train_ds)
+            at_most = 1 - (1 - step) ** number
+            candidate = _pruned(stage, current, at_most, train_ds)
             if _nonzero(candidate) == _nonzero(current):
+                if isinstance(stage, Prune) and at_most < _most(stage):
+                    continue  # As many were zero before, or the step is less than a weight.
                 stopped = "sparsity" if isinstance(stage, Prune) else "nothing left"
                 break
             trainer = make(candidate)
@@ -167,6 +170,11 @@ def _pruned(stage, current, at_most, train_ds):
     candidate = copy_of(current)
     put_masks(candidate, stage.masks(stage.kernels(candidate), lambda share: min(share, at_most)))
     return candidate
+
+
+def _most(stage) -> float:
+    shares = stage.sparsity
+    return max(share for _, share in shares) if isinstance(shares, tuple) else shares
 
 
 def _nonzero(model, at_all=False) -> int:

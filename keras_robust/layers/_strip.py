@@ -130,3 +130,7 @@ class _Strip:
             nested = isinstance(layer, keras.Model) and virtual_layers(layer)
             if not nested and getattr(layer, "weights", None):
                 self.layer(layer).set_weights(layer.get_weights())
+
+
+def _holds_none(pair) -> bool:
+    return len(list(pair[0]._flatten_layers())) == 1

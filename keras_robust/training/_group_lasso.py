@@ -23,12 +23,13 @@ class ProximalGroupLasso(keras.callbacks.Callback):
 
     Args:
         penalty: a `kr.layers.GroupLasso`.
-        layers: names; None for every Dense and convolution, of which the last one, that makes
-            the logits, is left out unless the groups are "channels" or "shapes".
+        layers: names; None for every Dense and convolution that is trained, of which the last
+            one, that makes the logits, is left out unless the groups are "channels" or "shapes".
 
     Raises:
         TypeError: `penalty` is no GroupLasso.
-        ValueError: when training starts, a name that is not there, or no layer at all.
+        ValueError: when training starts, a name that is not there or of a frozen layer, or no
+            layer at all.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
     >>> model.compile("sgd", "mse")
@@ -83,13 +84,20 @@ class ProximalGroupLasso(keras.callbacks.Callback):
                     f"`layers` names {missing}, which are no Dense or convolution of the model. "
                     f"It has {list(found)}."
                 )
+            frozen = [name for name in self.layers if not found[name].trainable]
+            if frozen:
+                raise ValueError(
+                    f"`layers` names {frozen}, whose trainable is False. Leave them out, or set "
+                    "trainable=True."
+                )
             return [found[name] for name in self.layers]
         chosen = list(found.values())
         if not {"channels", "shapes"} & set(self.penalty.groups):
             chosen = chosen[:-1]
+        chosen = [layer for layer in chosen if layer.trainable]
         if not chosen:
             raise ValueError(
-                "The model has no Dense or convolution before its last one to shrink. Name the "
-                "`layers`."
+                "The model has no Dense or convolution before its last one to shrink, or all are "
+                "frozen. Name the `layers`."
             )
         return chosen

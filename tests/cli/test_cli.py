@@ -164,6 +164,28 @@ def test_compress_under_keras_3_says_the_fix(capsys, archive, saved, tmp_path):
     assert code == 2 and "TF_USE_LEGACY_KERAS=1" in errors
 
 
+@pytest.mark.skipif(LEGACY, reason="once is enough")
+def test_compress_by_layers_alone_needs_no_tfmot(capsys, archive, saved, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, "relu", name="wide"),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.save(tmp_path / "wide.keras")
+    out, data = tmp_path / "small", ["--data", archive, "--batch-size", 32]
+    settings = ["--neurons", 0.5, "--factorize", 0.6, "--prune", 0, "--cluster", 0, "--no-quantize"]
+    wide = ["--model", tmp_path / "wide.keras", "--epochs", 1, "--steps", 1, "--out", out]
+    code, text, errors = call(capsys, "compress", *data, *settings, *wide)
+    assert code == 0 and "shrunk" in text, errors
+    names = {"factorized.keras", "shrunk.keras", "model.tflite"}
+    assert {path.name for path in out.iterdir()} == names
+    small = keras.saving.load_model(out / "shrunk.keras")
+    assert small.get_layer("wide").units == 8
+
+
 def test_file_of_the_other_keras_is_taken(capsys, archive, tmp_path):
     other = __import__("keras" if LEGACY else "tf_keras")
     model = other.Sequential(

@@ -98,3 +98,30 @@ def test_errors(tools):
     for settings in ({}, {"count": 1, "loss": 0.1}):
         with pytest.raises(ValueError, match="Give one of `count` and `loss`"):
             found.most_sensitive(**settings)
+
+
+def test_depthwise_and_transposed_kernels_are_rounded_by_output_channel(rng):
+    layers = [keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="deep")]
+    layers += [keras.layers.Conv2DTranspose(3, 2, name="back"), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((4, 4, 2)), *layers, keras.layers.Dense(2)])
+    # Powers of two: with a step for each channel 2 bits hold -s, 0 and s exactly.
+    for layer, spread in ((layers[0], [[1, 16], [256, 4096]]), (layers[1], [[1], [16], [256]])):
+        kernel = layer.get_weights()[0]
+        layer.set_weights([np.broadcast_to(spread, kernel.shape), *layer.get_weights()[1:]])
+    x = rng.uniform(size=(12, 4, 4, 2)).astype("float32")
+    y = np.argmax(model(x), axis=1)
+    found = sensitivity(model, x, y, bits=2).layers
+    assert {row["layer"]: row["clean"] for row in found[:2]} == {"deep": 1.0, "back": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (dict(attack="pgd"), TypeError, "`attack` must be an attack such as"),
+        (dict(batch_size=0), ValueError, "`batch_size` must be at least 1"),
+    ],
+)
+def test_what_cannot_run_is_refused_first(arguments, error, match):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(error, match=match):
+        sensitivity(model, np.ones((3, 4), "float32"), np.arange(3), bits=4, **arguments)

@@ -109,3 +109,15 @@ def test_errors(setting, arguments, error, match):
     arguments = {"train_ds": data, "validation_data": data, "verbose": 0, **arguments}
     with pytest.raises(error, match=match):
         prune_until(model, **arguments)
+
+
+def test_a_model_with_zeros_already_goes_on_to_more(setting):
+    model, data = setting
+    sparse = Prune(0.5).apply(model)
+    run = prune_until(
+        sparse, data, data, stage=Prune(0.6), most_loss=1.0, step=0.3, rounds=5, verbose=0
+    )
+    # 30% are zero before; the rounds at 51% and at 60% are the first with something to do.
+    assert run.stopped == "sparsity"
+    assert [row["round"] for row in run.rounds] == [2, 3]
+    assert run.kept == pytest.approx(0.4, abs=0.01)

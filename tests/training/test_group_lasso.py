@@ -106,3 +106,19 @@ def test_errors():
     callback.set_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
     with pytest.raises(ValueError, match="no Dense or convolution before its last one"):
         callback.on_train_begin()
+
+
+def test_frozen_layers_are_left_alone(rng):
+    layers = [keras.layers.Dense(3, name=name) for name in ("frozen", "trained")]
+    model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(2)])
+    layers[0].trainable = False
+    before = layers[0].get_weights()[0]
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = np.ones((8, 4), "float32")
+    callback = ProximalGroupLasso(GroupLasso(1e6))
+    model.fit(x, np.ones((8, 2)), callbacks=[callback], verbose=0)
+    np.testing.assert_array_equal(layers[0].get_weights()[0], before)
+    assert not layers[1].get_weights()[0].any()
+    named = ProximalGroupLasso(GroupLasso(1.0), layers=["frozen"])
+    with pytest.raises(ValueError, match=r"`layers` names \['frozen'\], whose trainable is False"):
+        model.fit(x, np.ones((8, 2)), callbacks=[named], verbose=0)
