@@ -75,6 +75,8 @@ class Cluster:
             )
         if self.init not in _INITS:
             raise ValueError(f"`init` must be one of {sorted(_INITS)}, got {self.init!r}.")
+        if not isinstance(self.per_channel, bool):
+            raise TypeError(f"`per_channel` must be True or False, got {self.per_channel!r}.")
         object.__setattr__(self, "clusters", int(self.clusters))
         object.__setattr__(self, "layers", freeze_layers(self.layers))
 

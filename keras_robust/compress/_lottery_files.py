@@ -24,7 +24,8 @@ class Folder:
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(w).tobytes() for w in weights))
         settings = json.loads(json.dumps({**settings, "weights": digest.hexdigest()}))
         file = self.path / "settings.json"
-        if not file.exists():
+        # Settings without a round are those of a search that failed before its first one ended.
+        if not file.exists() or not any(self.path.glob("round_*.npz")):
             with beside(file) as new:
                 new.write_text(json.dumps(settings, indent=1))
             return

@@ -78,7 +78,7 @@ class PruneNeurons:
                 "number instead."
             )
         if self.threshold not in (None, "apoz"):
-            if not _number(self.threshold) or self.threshold < 0:
+            if not _number(self.threshold) or not self.threshold >= 0:
                 raise ValueError(
                     f'`threshold` must be "apoz" or a number >= 0, got {self.threshold!r}.'
                 )

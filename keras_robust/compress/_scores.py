@@ -67,8 +67,9 @@ class PruneByScores:
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "sparsity", sparsity)
         check_share("share", self.share)
-        if isinstance(self.rate, bool) or not self.rate > 0:
-            raise ValueError(f"`rate` must be > 0, got {self.rate!r}.")
+        number = isinstance(self.rate, (int, float)) and not isinstance(self.rate, bool)
+        if not number or not 0 < self.rate < math.inf:
+            raise ValueError(f"`rate` must be > 0 and finite, got {self.rate!r}.")
 
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers that would be pruned; raises when there is none."""

@@ -39,6 +39,10 @@ class Sensitivity:
         """
         if (count is None) == (loss is None):
             raise ValueError(f"Give one of `count` and `loss`, got {count!r} and {loss!r}.")
+        if count is not None:
+            _whole("count", count, 0, math.inf)
+        elif isinstance(loss, bool) or not isinstance(loss, numbers.Real) or not -1 <= loss <= 1:
+            raise ValueError(f"`loss` must be a number in [-1, 1], got {loss!r}.")
         key, whole = ("clean", self.clean) if self.robust is None else ("robust", self.robust)
         ordered = sorted(self.layers, key=lambda row: row[key])
         if count is not None:
@@ -80,7 +84,7 @@ def sensitivity(
         model: functional or built sequential model that returns logits, in either Keras; it is
             left as it is.
         x: images `(n, ...)`.
-        y: labels `(n,)`.
+        y: labels `(n,)`, int.
         attack: one with an eps, for robust accuracy, or None for clean accuracy alone.
         bits: round kernels to so many bits, symmetric and by output channel, 2 to 16.
         sparsity: set this share of each kernel's smallest weights to zero, in (0, 1).

@@ -109,6 +109,8 @@ def tflite(
     classes = traced.concrete.structured_outputs["logits"].shape[-1]
     names = check_class_names(class_names, classes)
     mode = _mode(mode, traced.fake_quantized(), calibration, io_dtype)
+    if isinstance(float_layers, str):
+        raise TypeError(f"`float_layers` must be a sequence of names, write [{float_layers!r}].")
     if float_layers and (mode not in CALIBRATED or traced.fake_quantized()):
         raise ValueError(
             "`float_layers` needs a model that is not fake-quantized, `representative`, and mode "

@@ -46,7 +46,7 @@ class Lasso:
             raise TypeError(f"`weight` must be a number >= 0, got {weight!r}.")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must be a finite number >= 0, got {weight!r}.")
-        names = (groups,) if isinstance(groups, str) else tuple(groups)
+        names = (groups,) if isinstance(groups, str) else tuple(groups or ())
         if not names or any(name not in GROUPS for name in names):
             raise ValueError(f"`groups` must be one or several of {GROUPS}, got {groups!r}.")
         if not isinstance(scaled, bool):

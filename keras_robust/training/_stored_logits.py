@@ -32,8 +32,9 @@ def teacher_logits(teachers, x, path=None, *, batch_size: int = 256) -> np.ndarr
         `(n, teachers, classes)` float32.
 
     Raises:
-        ValueError: no teacher, one that ends in softmax, teachers of unequal classes, a `path`
-            that does not end in ".npy", or a file there that holds something else.
+        ValueError: no teacher or no image, a teacher that ends in softmax, teachers of unequal
+            classes, a `path` that does not end in ".npy", or a file there that holds something
+            else.
 
     >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> teacher_logits(teacher, np.zeros((10, 4), "float32")).shape
@@ -45,6 +46,9 @@ def teacher_logits(teachers, x, path=None, *, batch_size: int = 256) -> np.ndarr
     for index, teacher in enumerate(teachers):
         check_logit_model(teacher, f"teachers[{index}]")
     x = np.asarray(x)
+    if not len(x):
+        raise ValueError(f"`x` is empty, got shape {x.shape}. Give at least one image.")
+    _check_batch_size(batch_size)
     if path is None:
         return _ask(teachers, x, batch_size)
     path = pathlib.Path(path)
@@ -73,14 +77,24 @@ def with_logits(x, y, logits, batch_size: int = 128, *, seed: int | None = 0) ->
         Batches `(x, {"labels": y, "logits": logits})`.
 
     Raises:
-        ValueError: arrays of unequal lengths, or logits of another shape.
+        ValueError: arrays of unequal lengths, logits of another shape or not finite, or fewer
+            images than a batch.
     """
     x, y = np.asarray(x), np.asarray(y)
     check_same_length(x, y)
+    _check_batch_size(batch_size)
+    logits = logits if hasattr(logits, "ndim") else np.asarray(logits)
     if logits.ndim != 3 or len(logits) != len(x):
         raise ValueError(
             f"`logits` must have the shape ({len(x)}, teachers, classes), got {logits.shape}. Make "
             "them with kr.training.teacher_logits(teachers, x)."
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("`logits` holds values that are NaN or infinite. Look at the teachers.")
+    if seed is not None and len(x) < batch_size:
+        raise ValueError(
+            f"`batch_size`={batch_size} is more than the {len(x)} images, and what is left over is "
+            f"dropped: there would be no batch. Give at most {len(x)}, or seed=None."
         )
     order = tf.data.Dataset.range(len(x))
     if seed is not None:
@@ -95,6 +109,12 @@ def with_logits(x, y, logits, batch_size: int = 128, *, seed: int | None = 0) ->
         return image, {"labels": tf.gather(labels, index), "logits": tf.gather(kept, index)}
 
     return order.map(fetch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _check_batch_size(batch_size) -> None:
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if not whole or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a whole number >= 1, got {batch_size!r}.")
 
 
 def _ask(teachers, x, batch_size) -> np.ndarray:

@@ -31,9 +31,9 @@ def fit_hints(student, teacher, layers: dict, x, *, optimizer="adam", seed: int 
         The Keras `History` with "loss", the sum over the layers.
 
     Raises:
-        TypeError: not Keras models of this Keras, or `layers` is no dict.
-        ValueError: no layers, one that is missing, or outputs that differ in more than the last
-            axis.
+        TypeError: not Keras models of this Keras, `layers` is no dict, or `seed` no int.
+        ValueError: no layers, one that is missing or with nothing to train up to it, or outputs
+            that differ in more than the last axis.
 
     >>> make = lambda width: keras.Sequential(
     ...     [keras.Input((4,)), keras.layers.Dense(width, name="hidden"), keras.layers.Dense(3)]
@@ -52,10 +52,18 @@ def fit_hints(student, teacher, layers: dict, x, *, optimizer="adam", seed: int 
         raise ValueError("`layers` is empty. Name a student's layer and the one that guides it.")
     if teacher is student:
         raise ValueError("`teacher` is the student itself, which needs no hints from it.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"`seed` must be an int, got {seed!r}.")
     for model, argument in ((student, "student"), (teacher, "teacher")):
         check_model(model, argument)
     guided = [cut_after(student, name) for name in layers]
     guides = [cut_after(teacher, name) for name in layers.values()]
+    for name, part in zip(layers, guided, strict=True):
+        if not part.trainable_variables:
+            raise ValueError(
+                f"`layers` guides {name!r}, but the student has nothing to train up to there. Name "
+                "a higher layer, or set trainable=True."
+            )
     for (name, guide), part, wanted in zip(layers.items(), guided, guides, strict=True):
         own, other = tuple(part.output.shape), tuple(wanted.output.shape)
         if own[:-1] != other[:-1]:

@@ -79,6 +79,7 @@ def test_broken_promises_are_told(tools):
         (dict(clusters=True), TypeError, "whole number"),
         (dict(clusters=4, init="pca"), ValueError, "`init` must be one of .*'kmeans"),
         (dict(clusters=4, layers="x"), TypeError, "sequence of layer names"),
+        (dict(clusters=4, per_channel="yes"), TypeError, "`per_channel` must be True or False"),
     ],
 )
 def test_errors(arguments, error, match):

@@ -10,6 +10,7 @@ import keras_robust as kr
 from keras_robust._keras import keras
 from keras_robust.compress import _lottery as lottery
 from keras_robust.compress import find_ticket
+from keras_robust.compress._lottery_files import Folder
 from keras_robust.compress._masks import find_kernels, masks_of, value_of
 
 
@@ -181,3 +182,13 @@ def test_no_rewinding_to_a_step_that_cannot_be_seen(data):
 
     with pytest.raises(ValueError, match="steps_per_execution > 1"):
         find_ticket(make_model(), data, data, iterations=4, every=4, rewind=2, fine_tune=fine_tune)
+
+
+def test_a_folder_without_rounds_takes_other_settings(tmp_path):
+    weights = [np.zeros(2, "float32")]
+    Folder(tmp_path, {"monitor": "val_acc"}, weights)
+    Folder(tmp_path, {"monitor": "val_loss"}, weights)
+    assert json.loads((tmp_path / "settings.json").read_text())["monitor"] == "val_loss"
+    (tmp_path / "round_000.npz").touch()
+    with pytest.raises(ValueError, match="another monitor: 'val_loss', not 'val_acc'"):
+        Folder(tmp_path, {"monitor": "val_acc"}, weights)

@@ -112,6 +112,8 @@ def test_errors():
     for settings in ({}, {"amount": 0.3, "threshold": 0.1}):
         with pytest.raises(ValueError, match="Give one of `amount` and `threshold`"):
             PruneNeurons(**settings)
+    with pytest.raises(ValueError, match="`threshold` must be .* a number >= 0, got nan"):
+        PruneNeurons(threshold=float("nan"))
     for amount in (0, 1, 30, "0.3", True):
         with pytest.raises(ValueError, match=r"`amount` is the share .* \(0, 1\), got"):
             PruneNeurons(amount)

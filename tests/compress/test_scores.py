@@ -129,6 +129,7 @@ def test_top_keeps_exactly_so_many_also_among_equals():
         (dict(sparsity=1.0), r"\[0, 1\), got 1.0"),
         (dict(sparsity=0.9, share=1.0), r"`share` must be a number in \(0, 1\)"),
         (dict(sparsity=0.9, rate=0), "`rate` must be > 0"),
+        (dict(sparsity=0.9, rate="1"), "`rate` must be > 0 and finite, got '1'"),
         (dict(sparsity={"a": 0.5}, layers=["b"]), "`layers` must be left out"),
     ],
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust._keras import keras
 from keras_robust.compress import sensitivity
 from keras_robust.compress._sensitivity import rounded, spaced, thinned
 

@@ -327,3 +327,5 @@ def test_layers_that_stay_float(mode, model, images, tmp_path):
         export.tflite(model, path, representative=images, float_layers=["nowhere"])
     with pytest.raises(ValueError, match="`float_layers` needs a model that is not"):
         export.tflite(model, path, float_layers=[layer.name])
+    with pytest.raises(TypeError, match="`float_layers` must be a sequence of names"):
+        export.tflite(model, path, representative=images, float_layers=layer.name)

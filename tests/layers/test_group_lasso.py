@@ -104,6 +104,8 @@ def test_errors():
         GroupLasso(-1)
     with pytest.raises(ValueError, match="`groups` must be one or several of.*got 'rows'"):
         GroupLasso(1.0, "rows")
+    with pytest.raises(ValueError, match="`groups` must be one or several of.*got None"):
+        GroupLasso(groups=None)
     with pytest.raises(ValueError, match="got \\(\\)"):
         GroupLasso(1.0, ())
     with pytest.raises(TypeError, match="`scaled` must be True or False"):

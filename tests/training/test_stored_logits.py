@@ -117,3 +117,19 @@ def test_errors(cnn, blobs, teachers):
         trainer.compile("sgd")
         three = teacher_logits([*teachers, cnn(seed=3)], x)
         trainer.fit(with_logits(x, y, three, 12), verbose=0)
+
+
+def test_no_images_and_no_batches_are_refused(cnn, blobs):
+    (x, y), teacher = blobs(6), cnn(seed=1)
+    with pytest.raises(ValueError, match="`x` is empty"):
+        teacher_logits(teacher, x[:0])
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number >= 1, got 0"):
+        teacher_logits(teacher, x, batch_size=0)
+    logits = np.zeros((6, 1, 3), "float32")
+    with pytest.raises(ValueError, match="`batch_size`=8 is more than the 6 images"):
+        with_logits(x, y, logits, 8)
+    assert len(list(with_logits(x, y, logits, 8, seed=None))) == 1
+    with pytest.raises(ValueError, match="`logits` must have the shape"):
+        with_logits(x, y, [1.0, 2.0], 2)
+    with pytest.raises(ValueError, match="`logits` holds values that are NaN"):
+        with_logits(x, y, logits * np.nan, 2)

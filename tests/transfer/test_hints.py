@@ -88,3 +88,8 @@ def test_errors(cnn, rng):
         fit_hints(student, conv, {"low": name}, x)
     with pytest.raises(TypeError):
         fit_hints(lambda x: x, teacher, {"low": "low"}, x)
+    with pytest.raises(TypeError, match="`seed` must be an int, got None"):
+        fit_hints(student, teacher, {"low": "low"}, x, seed=None)
+    student.get_layer("low").trainable = False
+    with pytest.raises(ValueError, match="guides 'low', but the student has nothing to train"):
+        fit_hints(student, teacher, {"low": "low"}, x)
