@@ -9,9 +9,9 @@ dropout: one learns from the labels, one from the teacher's answers at T = 20, w
 once and kept in --output, and one from its answers too but without having seen a single three.
 Finished networks there are not trained again.
 
-Measured with --epochs 25 (errors of 10,000 test images, and of the 1,010 threes among them; the bias
-of the threes, +0.8, is set on training images held out). Our teacher is trained for minutes, and what
-the student can learn from it ends where the teacher does:
+Measured with --epochs 25 (errors of 10,000 test images, and of the 1,010 threes among them; the
+bias of the threes, +0.8, is set on training images held out). Our teacher is trained for minutes,
+and what the student can learn from it ends where the teacher does:
 
                             ours  threes   paper  threes
 teacher                      117      13      67

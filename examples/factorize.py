@@ -3,8 +3,8 @@
 python examples/factorize.py --quick     # a few steps, about twenty seconds
 python examples/factorize.py             # 10,000 images of Fashion-MNIST, minutes on one core
 
-As measured, 1,000 test images, whose intervals reach 3 points to either side (docs/low_rank_weights.md
-says what it means):
+As measured, 1,000 test images, whose intervals reach 3 points to either side (what it means is in
+docs/low_rank_weights.md):
 
                                  clean %  PGD-20 %      bytes  mult-adds  condition
 trained                             80.4      69.0  1,690,784  1,362,304        8.3

@@ -8,9 +8,9 @@ below 1.2% with a pool of adversarial examples for each layer's output, against 
 decay and 1.3% with dropout. How large their pools are, how fast they are renewed and how the
 examples are made they do not say.
 
-Measured (20 epochs, three seeds; docs/layer_feedback.md has the trials that chose the settings). Not
-reproduced: examples of the input help, more than dropout; those of hidden layers did not, at the radii
-tried, where the paper finds them the more useful ones.
+Measured (20 epochs, three seeds; the trials that chose the settings are in docs/layer_feedback.md).
+Not reproduced: examples of the input help, more than dropout; those of hidden layers did not, at
+the radii tried, where the paper finds them the more useful ones.
 
                         error %  of each seed       train %  CPU s  paper
 weight decay               2.01  2.10 1.99 1.93        0.03     15  1.6
