@@ -1,12 +1,16 @@
 """Clusters assigned once a batch, not in each forward pass of an attack."""
 
 import contextlib
+import functools
 from functools import lru_cache
 
 import tensorflow as tf
 
 from keras_robust._keras import keras
-from keras_robust.compress._tfmot import cluster_wrapper
+from keras_robust.compress._tfmot import cluster_wrapper, clustering_algorithm
+
+# So many comparisons are faster than a search in a sorted list.
+_MOST_COMPARED = 32
 
 
 @lru_cache(maxsize=1)
@@ -17,8 +21,15 @@ def assign_once():
     with PGD-7 these are eight times the same search, as the weights only move at its end.
     """
     base = cluster_wrapper().ClusterWeights
+    slow = clustering_algorithm().ClusteringAlgorithm.get_pulling_indices
 
     class AssignOnce(base):
+        def update_clustered_weights_associations(self):
+            for algorithm in self.clustering_algorithms.values():
+                if type(algorithm).get_pulling_indices is slow:
+                    algorithm.get_pulling_indices = functools.partial(_nearest_of, algorithm)
+            super().update_clustered_weights_associations()
+
         @contextlib.contextmanager
         def resolve_once(self):
             """One search for all calls inside, and one look-up for those in inference."""
@@ -55,6 +66,27 @@ def assign_once():
             return weight * self.sparsity_masks[name] if self.preserve_sparsity else weight
 
     return AssignOnce
+
+
+def nearest(values, centroids) -> tf.Tensor:
+    """The index of the nearest of `centroids`, `(k,)`, for each of `values`: int64, any shape.
+
+    By comparing with the middles between them: TF-MOT takes the distance of each value from
+    each centroid, k times the memory and three times the time at k = 16.
+    """
+    order = tf.argsort(centroids, stable=True)
+    ordered = tf.gather(centroids, order)
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    if centroids.shape[0] <= _MOST_COMPARED:
+        place = tf.add_n([tf.cast(values > middle, tf.int32) for middle in tf.unstack(middles)])
+    else:
+        place = tf.reshape(tf.searchsorted(middles, tf.reshape(values, [-1])), tf.shape(values))
+    return tf.cast(tf.gather(order, place), tf.int64)
+
+
+def _nearest_of(algorithm, weight, centroids=None):
+    """As TF-MOT's `get_pulling_indices`."""
+    return nearest(weight, algorithm.cluster_centroids if centroids is None else centroids)
 
 
 def assign_callback(wrapped):

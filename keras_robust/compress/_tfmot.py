@@ -71,3 +71,13 @@ def cluster_wrapper():
     )
 
     return module
+
+
+def clustering_algorithm():
+    """TF-MOT's module of the search for the nearest centroids."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras import (
+        clustering_algorithm as module,
+    )
+
+    return module

@@ -1,10 +1,13 @@
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.attacks import PGD
 from keras_robust.compress import Cluster
-from keras_robust.compress._assign import assign_once
+from keras_robust.compress._assign import assign_once, nearest
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
 from keras_robust.compress._tfmot import cluster_wrapper
@@ -94,5 +97,21 @@ def counted(layer, searches):
 
 def test_attacks_in_another_type_are_refused(tools):
     wrapped = Cluster(5).wrap(flatten(tools.model()), Context(1, 4))
-    with pytest.raises(ValueError, match="`attack_dtype` must be None for a model whose weights"):
+    with pytest.raises(ValueError, match="`attack_dtype` must be None for a model whose layers"):
         AdversarialTraining(wrapped, PGD(0.1), attack_dtype="bfloat16")
+
+
+_floats = st.floats(-4, 4, width=32, allow_subnormal=False)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(
+    values=hnp.arrays("float32", (3, 7), elements=_floats),
+    centroids=hnp.arrays("float32", st.sampled_from([2, 5, 40]), elements=_floats),
+)
+def test_nearest_is_as_near_as_any(values, centroids):
+    found = nearest(values, centroids).numpy()
+    assert found.dtype == np.int64 and found.shape == values.shape
+    distance = np.abs(values[..., None].astype("float64") - centroids)
+    taken = np.take_along_axis(distance, found[..., None], axis=-1)[..., 0]
+    assert np.all(taken <= distance.min(axis=-1) + 1e-6)
