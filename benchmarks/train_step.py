@@ -202,6 +202,8 @@ def _small(data, batch, peers, options):
             f"{FIT}, tf.while_loop for the attack": loop,
         },
     )
+    if options.quick:
+        return  # Compiling takes longer than all else.
     xla = _steps.Parts(*batch, jit=True)
     yield (
         f"PGD-{few}, jit_compile=True",

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from keras_robust._keras import LEGACY
-from keras_robust.compress import Cluster, Prune, Quantize, Recipe, load
+from keras_robust.compress import Cluster, Quantize, load
 
 IMPORT = """
 import os
@@ -47,13 +47,7 @@ def test_missing_tfmot_names_the_extra(monkeypatch):
 @pytest.mark.skipif(LEGACY, reason="what Keras 3 is told")
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda: Prune(0.5),
-        lambda: Cluster(4),
-        lambda: Quantize(),
-        lambda: Recipe([]),
-        lambda: load("m.h5"),
-    ],
+    [lambda: Cluster(4), lambda: Quantize(), lambda: load("m.h5")],
 )
 def test_keras_3_is_refused_with_the_fix(make):
     with pytest.raises(ImportError, match="Set TF_USE_LEGACY_KERAS=1"):
