@@ -244,7 +244,8 @@ def robustness(models, test, images, output, quick) -> dict:
         ]
         cells = (share(round(s * images), images) for s in shares)
         print(columns(row, cells), "  {:5} {:5}".format(*PAPER.get(row, ("", ""))))
-    medians = (f"{a['distortion']['DeepFool']['median']:.4f}" for a in artifacts.values())
+    medians = (a["distortion"]["DeepFool"]["median"] for a in artifacts.values())
+    medians = ("none right" if found is None else f"{found:.4f}" for found in medians)
     print(columns("DeepFool, median l2", medians))
     sweeps = {
         name: ([float(eps) for eps in a["sweep"]], list(a["sweep"].values()))

@@ -20,7 +20,7 @@ def test_quick(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("low_rank_layer", path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    arguments = ["--quick", "--data", str(DATA), "--output", str(tmp_path), "--images", "8"]
+    arguments = ["--quick", "--data", str(DATA), "--output", str(tmp_path), "--images", "20"]
     made = example.main(arguments)
 
     models = made["representations"]["models"]
