@@ -4,20 +4,19 @@ import os
 
 from keras_robust._keras import require_legacy
 
-_VARIABLE = "TF_USE_LEGACY_KERAS"
-
 
 def tfmot():
     """The module `tensorflow_model_optimization`; its import changes no environment variable.
 
     TF-MOT sets `TF_USE_LEGACY_KERAS` when imported, so that whatever is started or imported
-    afterwards runs another Keras than the user asked for. It is put back as it was.
+    afterwards runs another Keras than the user asked for, and scikit-learn, which it imports
+    where there is one, sets variables of OpenMP. All are put back as they were.
 
     Raises:
         ImportError: Keras 3 runs, or TF-MOT is not installed.
     """
     require_legacy("keras_robust.compress")
-    before = os.environ.get(_VARIABLE)
+    before = dict(os.environ)
     try:
         import tensorflow_model_optimization
     except ModuleNotFoundError as error:
@@ -28,10 +27,9 @@ def tfmot():
             'Install it: pip install "keras-robust[compress]".'
         ) from error
     finally:
-        if before is None:
-            os.environ.pop(_VARIABLE, None)
-        else:
-            os.environ[_VARIABLE] = before
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
     return tensorflow_model_optimization
 
 

@@ -67,7 +67,6 @@ def test_each_layer_alone_is_changed_and_put_back(tools, trained):
     assert row["robust"] == np.mean(right & (np.argmax(trained(x_adv), axis=1) == y))
     layer.set_weights(kept)
     assert all(row["robust"] <= row["clean"] for row in found.layers)
-    assert found.clean > 0.9
 
 
 def test_ranking_and_table(tools, trained):
