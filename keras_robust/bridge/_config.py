@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 
 from keras_robust.bridge._kerases import Kerases
-from keras_robust.layers import counterpart, introduce
+from keras_robust.layers import counterpart
 
 # Keyword arguments that a layer takes beyond those that its __init__ names.
 BASE = {"name", "dtype", "activity_regularizer"}
@@ -199,7 +199,6 @@ def _object(layer, value: dict, kerases: Kerases, key: str):
         except (TypeError, ValueError) as error:
             raise refuse(layer, f"its {key!r} cannot be: {error}") from error
         return kerases.target.saving.serialize_keras_object(twin)
-    introduce(kerases.target)
     if package and ">" in package and kerases.target.saving.get_registered_object(package) is None:
         raise refuse(layer, f"its {key} is {package!r}, which {kerases.target_name} does not know")
     # Without the module, each Keras looks the name up among its own.

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_robust.bridge._config import make, refuse, target_class, translate
 from keras_robust.bridge._kerases import Kerases, both
 from keras_robust.bridge._weights import carry_weights
+from keras_robust.layers import introduce
 
 
 def from_keras3(model):
@@ -88,6 +89,7 @@ class _Rebuild:
     """One conversion; remembers each layer, so that a shared one stays shared."""
 
     def __init__(self, kerases: Kerases):
+        introduce(kerases.target)
         self.kerases = kerases
         self.done = {}
 

@@ -1,7 +1,7 @@
 """Magnitude pruning on a schedule: by TF-MOT's wrappers or by masks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,17 +28,15 @@ from keras_robust.compress._masks import (
 from keras_robust.compress._prune_checks import (
     check_block,
     check_choice,
-    check_fraction,
     check_pattern,
     check_schedule,
-    check_shares,
     check_together,
+    settle_shares,
 )
 from keras_robust.compress._prune_steps import mask_callback, masked_copy, step_callback
 from keras_robust.compress._stage import (
     Context,
     copy_by_name,
-    freeze_layers,
     replace_layers,
     select,
 )
@@ -112,20 +110,12 @@ class Prune:
     learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self):
-        layers, sparsity = freeze_layers(self.layers), self.sparsity
-        if isinstance(sparsity, (Mapping, tuple)):
-            # Pairs can be hashed, as the other settings.
-            sparsity = check_shares(sparsity, layers)
-            layers = tuple(name for name, _ in sparsity)
-        else:
-            check_fraction("sparsity", sparsity)
-        object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "sparsity", sparsity)
+        settle_shares(self)
         check_schedule(self)
         check_choice("scope", self.scope, ("layer", "global"))
         check_choice("block_pooling", self.block_pooling, ("average", "max"))
         if self.pattern is not None:
-            object.__setattr__(self, "pattern", check_pattern(self.pattern, sparsity))
+            object.__setattr__(self, "pattern", check_pattern(self.pattern, self.sparsity))
         if self.block is not None:
             object.__setattr__(self, "block", check_block(self.block))
         check_together(self)

@@ -1,8 +1,27 @@
 """What `Prune` is given, looked at where it enters."""
 
 import math
+from collections.abc import Mapping
 
 from keras_robust.compress._budget import Budget
+from keras_robust.compress._stage import freeze_layers
+
+
+def settle_shares(stage) -> None:
+    """Checks `sparsity` and `layers` of a frozen stage, and keeps them as values to hash.
+
+    Raises:
+        ValueError, TypeError: as by `check_shares`, `check_fraction` and `freeze_layers`.
+    """
+    layers, sparsity = freeze_layers(stage.layers), stage.sparsity
+    if isinstance(sparsity, (Mapping, tuple)):
+        # Pairs can be hashed, as the other settings.
+        sparsity = check_shares(sparsity, layers)
+        layers = tuple(name for name, _ in sparsity)
+    else:
+        check_fraction("sparsity", sparsity)
+    object.__setattr__(stage, "layers", layers)
+    object.__setattr__(stage, "sparsity", sparsity)
 
 
 def check_shares(sparsity, layers) -> tuple:

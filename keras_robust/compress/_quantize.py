@@ -11,11 +11,7 @@ from keras_robust.compress._calibrate import RULES, calibrate, settle_weights
 from keras_robust.compress._flatten import clone, flatten
 from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
-from keras_robust.compress._stage import (
-    Context,
-    check_precision,
-    replace_layers,
-)
+from keras_robust.compress._stage import Context, check_precision, replace_layers
 from keras_robust.compress._tfmot import tfmot
 from keras_robust.compress._treatment import quantize_configs, treatment_of
 

@@ -11,9 +11,9 @@ from keras_robust._checks import check_logit_model
 from keras_robust._keras import keras
 from keras_robust.compress._magnitude import kept, largest
 from keras_robust.compress._masks import constrain, copy_of, find_kernels, value_of
-from keras_robust.compress._prune_checks import check_fraction, check_shares
+from keras_robust.compress._prune_checks import settle_shares
 from keras_robust.compress._seeds import seeded
-from keras_robust.compress._stage import Context, freeze_layers
+from keras_robust.compress._stage import Context
 from keras_robust.compress._trainer import check_batches, check_share, check_whole, trainers_for
 
 
@@ -58,14 +58,7 @@ class PruneByScores:
     learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self):
-        layers, sparsity = freeze_layers(self.layers), self.sparsity
-        if isinstance(sparsity, (dict, tuple)):
-            sparsity = check_shares(sparsity, layers)
-            layers = tuple(name for name, _ in sparsity)
-        else:
-            check_fraction("sparsity", sparsity)
-        object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "sparsity", sparsity)
+        settle_shares(self)
         check_share("share", self.share)
         number = isinstance(self.rate, (int, float)) and not isinstance(self.rate, bool)
         if not number or not 0 < self.rate < math.inf:
