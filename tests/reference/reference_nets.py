@@ -80,3 +80,29 @@ def keras_model(layers, arrays, input_shape=(28, 28, 1)):
     for name, layer in named.items():
         layer.set_weights([arrays[f"{name}/kernel"], arrays[f"{name}/bias"]])
     return model
+
+
+def logits_in_float64(layers, arrays, x) -> np.ndarray:
+    """`(batch, classes)` logits of the net for `(batch, h, w, c)`, all computed in float64."""
+    import tensorflow as tf
+
+    x = tf.cast(x, tf.float64)
+    for layer in layers:
+        kind = layer["kind"]
+        if kind == "affine":
+            x = x * layer["scale"] + layer["offset"]
+        elif kind == "relu":
+            x = tf.nn.relu(x)
+        elif kind == "pool":
+            x = tf.nn.max_pool2d(x, layer["size"], layer["size"], "VALID")
+        elif kind == "flatten":
+            x = tf.reshape(x, [len(x), -1])
+        else:
+            kernel, bias = (
+                arrays[f"{layer['name']}/{part}"].astype(np.float64) for part in ("kernel", "bias")
+            )
+            if kind == "dense":
+                x = x @ kernel + bias
+            else:
+                x = tf.nn.conv2d(x, kernel, layer["stride"], layer["padding"].upper()) + bias
+    return x.numpy()
