@@ -88,7 +88,8 @@ class Attack(abc.ABC):
         """Adversarial examples for `model` around `x`.
 
         Eager calls are compiled once for each model and attack and then reused, as a
-        `tf.function` is: what the callable reads from Python is read at its first call.
+        `tf.function` is: what the callable reads from Python is read at its first call. A
+        `BlackBox` is called op by op where TensorFlow has a single thread.
 
         Args:
             model: Keras model or TensorFlow callable `(batch, ...) -> (batch, classes)` that
@@ -112,6 +113,9 @@ class Attack(abc.ABC):
         y = check_labels(y)
         check_same_length(x, y)
         if not tf.executing_eagerly():
+            return self.run(model, x, y, as_seed(seed), self._radius)
+        if getattr(model, "must_run_eagerly", False):
+            check_labels(y, check_logits(call_logits(model, x)))
             return self.run(model, x, y, as_seed(seed), self._radius)
         function, classes = _compiled(model, self.for_eps_one(), x, y)
         check_labels(y, classes)

@@ -2,6 +2,7 @@
 
 import collections.abc
 import numbers
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -44,12 +45,32 @@ class BlackBox:
     def queries(self) -> int:
         return self._counter.rows
 
+    @property
+    def must_run_eagerly(self) -> bool:
+        """Whether attacks must call it op by op, which takes longer.
+
+        With one thread for operations, a graph that waits for Python, which waits for a graph of
+        its own such as a SavedModel's, would wait for ever.
+        """
+        return _threads_for_operations() == 1
+
     def __call__(self, x) -> tf.Tensor:
         x = tf.cast(x, tf.float32)
         # Not a method of `self`: a compiled attack keeps what it calls alive, and must not keep
         # the model that it is remembered by.
         logits = tf.numpy_function(self._counter, [x], tf.float32)
         return tf.ensure_shape(logits, [x.shape[0], self.classes])
+
+
+def _threads_for_operations() -> int:
+    """How many operations TensorFlow runs side by side: as asked for, or one a processor."""
+    asked = tf.config.threading.get_inter_op_parallelism_threads()
+    asked = asked or int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0)
+    if asked > 0:
+        return asked
+    # Those that this process may use, where the system tells.
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return len(usable(0))
 
 
 class _Counter:

@@ -1,6 +1,9 @@
 """Numpy functions as models: what they are asked, counted and refused."""
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -44,7 +47,8 @@ def test_gives_the_same_examples_as_the_model_itself(cnn, blobs):
     np.testing.assert_allclose(attack(box, x, y, seed=4), attack(model, x, y, seed=4), atol=1e-6)
 
 
-def test_attacks_compile_once():
+def test_attacks_compile_once(monkeypatch):
+    monkeypatch.setattr(kr.attacks._black_box, "_threads_for_operations", lambda: 2)
     box = kr.attacks.BlackBox(numpy_linear, classes=3)
     attack = kr.attacks.Square(0.1, queries=3)
     attack(box, X, Y)
@@ -87,3 +91,27 @@ def test_settings_are_checked():
     for classes in (1, 2.5, None):
         with pytest.raises(ValueError, match="`classes` must be an int >= 2"):
             kr.attacks.BlackBox(numpy_linear, classes=classes)
+
+
+ONE_THREAD = """
+import numpy as np
+import tensorflow as tf
+import keras_robust as kr
+
+traced = tf.function(lambda x: tf.linalg.matvec(tf.constant([[1.0, -2.0], [-1.0, 2.0]]), x))
+box = kr.attacks.BlackBox(lambda x: traced(tf.constant(x)).numpy(), 2)
+x = np.full((1, 2), 0.5, "float32")
+print(kr.attacks.Square(0.25, queries=50)(box, x, [1]).numpy().tolist())
+"""
+
+
+def test_one_thread_does_not_wait_for_itself():
+    """A graph that waits for Python, which waits for a graph: as on one processor."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_THREAD],
+        env=os.environ | {"TF_NUM_INTEROP_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[[0.75, 0.25]]", done.stderr
