@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from keras_robust._keras import keras
-from keras_robust.compress._masks import find_kernels, masks_of, set_mask
+from keras_robust.compress._logged import check_metric
+from keras_robust.compress._masks import copy_of, find_kernels, masks_of, set_mask
 from keras_robust.compress._trainer import check_share, check_whole
 
 
@@ -46,6 +47,15 @@ class Budget:
                 f"the stage trains for {context.epochs}. Give the recipe at least "
                 f"epochs={2 * self.epochs}."
             )
+
+    def check_logged(self, make, model, validation_data) -> None:
+        """Raises `ValueError` unless a trainer that `make` makes of `model` logs the metric."""
+        if validation_data is None:
+            raise ValueError(
+                f"`until` looks at {self.metric!r} of the validation. Give the recipe "
+                "`validation_data`."
+            )
+        check_metric(make(copy_of(model)), validation_data, "Budget.metric", self.metric)
 
     def inside(self, reference: float, value: float) -> bool:
         """Whether the metric has not fallen too far; a NaN has."""

@@ -3,14 +3,46 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_robust._checks import check_images
+from keras_robust.compress._inputs import check_one_input
+
 RULES = ("mean", "percentile", "mse")
 # What "percentile" leaves out at each end, in percent.
 _TAIL = 0.01
 # Values of a batch that "percentile" and "mse" look at.
 _MOST = 50_000
 _STEPS = 255
+_BATCH = 32
 # Parts of the extremes that "mse" tries.
 _SHRUNK = np.linspace(0.2, 1.0, 81)
+
+
+def calibration_batches(x, model) -> tf.data.Dataset:
+    """`x` as batches of inputs that `model` takes.
+
+    Raises:
+        TypeError, ValueError: inputs of another shape, none, values that are not finite, a data
+            set that never ends or gives labels too.
+    """
+    if not isinstance(x, tf.data.Dataset):
+        x = check_images(x)
+        check_one_input(x.shape, model)
+        return tf.data.Dataset.from_tensor_slices(x).batch(_BATCH)
+    if not isinstance(x.element_spec, tf.TensorSpec):
+        raise TypeError(
+            "`x` must be a tf.data.Dataset of inputs alone, got elements "
+            f"{x.element_spec}. From (x, y): dataset.map(lambda x, y: x)."
+        )
+    if x.element_spec.shape.rank == len(model.inputs[0].shape) - 1:
+        raise ValueError("`x` is not batched. Write x.batch(32).")
+    check_one_input(x.element_spec.shape, model)
+    if int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("`x` never ends. Bound it, for instance x.take(10).")
+    first = next(iter(x.take(1)), None)
+    if first is None:
+        raise ValueError("`x` is empty. Give at least one batch.")
+    check_images(first)
+    return x
 
 
 def calibrate(model, batches: tf.data.Dataset, rule: str = "mean") -> None:

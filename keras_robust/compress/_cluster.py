@@ -1,5 +1,6 @@
 """Weight clustering, by TF-MOT's wrappers."""
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,17 +8,18 @@ import numpy as np
 
 from keras_robust._keras import require_legacy
 from keras_robust.compress._assign import assign_callback, assign_once
+from keras_robust.compress._by_layer import settle_by_layer, value_for, values_of
 from keras_robust.compress._flatten import clone
 from keras_robust.compress._kernels import kernels, lost_zeros
 from keras_robust.compress._stage import (
     Context,
     check_precision,
     copy_by_name,
-    freeze_layers,
     replace_layers,
     select,
 )
 from keras_robust.compress._tfmot import cluster_registry, cluster_weights, tfmot
+from keras_robust.compress._tied import keep_kernels
 
 _INITS = {
     "linear": "LINEAR",
@@ -37,7 +39,8 @@ class Cluster:
 
     Args:
         clusters: different values a kernel may hold, at least 2; zero counts as one, and with
-            zeros to preserve TF-MOT wants at least 3.
+            zeros to preserve TF-MOT wants at least 3. Or a dict with the number of each layer
+            by its name, other layers are left alone.
         init: where the centroids start: "linear" between the smallest and largest weight
             (best in the paper, as it serves the few large weights), "kmeans++", "random",
             or "density" for equal shares of the weights.
@@ -52,9 +55,11 @@ class Cluster:
 
     >>> Cluster(16).init
     'linear'
+    >>> Cluster({"conv1": 64, "dense1": 16}).layers
+    ('conv1', 'dense1')
     """
 
-    clusters: int
+    clusters: Any
     init: str = "linear"
     preserve_sparsity: bool = True
     per_channel: bool = False
@@ -66,41 +71,47 @@ class Cluster:
 
     def __post_init__(self):
         require_legacy("kr.compress.Cluster")
-        if isinstance(self.clusters, bool) or not isinstance(self.clusters, (int, np.integer)):
-            raise TypeError(f"`clusters` must be a whole number, got {self.clusters!r}.")
-        if self.clusters < 2:
-            raise ValueError(
-                f"`clusters` must be at least 2, got {self.clusters}: with one value a kernel "
-                "tells nothing apart."
-            )
+        settle_by_layer(self, "clusters", _check_clusters)
         if self.init not in _INITS:
             raise ValueError(f"`init` must be one of {sorted(_INITS)}, got {self.init!r}.")
         if not isinstance(self.per_channel, bool):
             raise TypeError(f"`per_channel` must be True or False, got {self.per_channel!r}.")
-        object.__setattr__(self, "clusters", int(self.clusters))
-        object.__setattr__(self, "layers", freeze_layers(self.layers))
+
+    @property
+    def most(self) -> int:
+        """The number of clusters of the kernel that has most."""
+        return max(values_of(self.clusters))
 
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers that would be clustered; raises when there is none."""
         check_precision(model, "Cluster")
         chosen = select(model, self.layers, _default, _possible, "cluster")
+        found = [kernel for kernel in kernels(model).values() if kernel.layer in chosen]
         sizes = {}
-        found = kernels(model).values()
-        zeros = context.sparse or any(kernel.sparsity > 0 for kernel in found)
-        if self.clusters < 3 and self.preserve_sparsity and zeros:
-            raise ValueError(
-                f"`clusters` must be at least 3 to keep the zeros of a pruned model, got "
-                f"{self.clusters}. Ask for more, or say preserve_sparsity=False."
-            )
         for kernel in found:
             sizes[kernel.layer] = max(sizes.get(kernel.layer, 0), kernel.values.size)
-        large = [name for name in chosen if sizes.get(name, np.inf) > self.clusters]
+            self._check_zeros(kernel, context)
+        large = [n for n in chosen if sizes.get(n, np.inf) > value_for(self.clusters, n)]
         if not large:
             raise ValueError(
-                f"`clusters` is {self.clusters}, but no kernel has more weights than that: "
+                f"`clusters` is {self._told}, but no kernel has more weights than that: "
                 f"{ {name: sizes[name] for name in chosen} }. Ask for fewer clusters."
             )
         return large
+
+    @property
+    def _told(self):
+        """`clusters` as it was given."""
+        return dict(self.clusters) if isinstance(self.clusters, tuple) else self.clusters
+
+    def _check_zeros(self, kernel, context):
+        number = value_for(self.clusters, kernel.layer)
+        if number < 3 and self.preserve_sparsity and (context.sparse or kernel.sparsity > 0):
+            name = "clusters" if number == self.clusters else f"clusters[{kernel.layer!r}]"
+            raise ValueError(
+                f"`{name}` must be at least 3 to keep the zeros of a pruned model, got "
+                f"{number}. Ask for more, or say preserve_sparsity=False."
+            )
 
     def wrap(self, model, context: Context):
         """A copy of the flat `model` whose kernels TF-MOT clusters while it trains."""
@@ -114,7 +125,7 @@ class Cluster:
                 return layer
             wrapper = cluster_weights()(
                 layer,
-                self.clusters,
+                value_for(self.clusters, layer.name),
                 init,
                 preserve_sparsity=self.preserve_sparsity and layer.name in sparse,
                 cluster_per_channel=self.per_channel,
@@ -123,7 +134,12 @@ class Cluster:
                 wrapper.__class__ = assign_once()
             return wrapper
 
-        return replace_layers(clone(model), make)
+        wrapped = replace_layers(clone(model), make)
+        if self.preserve_sparsity:
+            # What trains along without being clustered.
+            left = [layer for layer in wrapped.layers if layer.name in sparse - chosen]
+            keep_kernels(left, sparse=True)
+        return wrapped
 
     def callbacks(self, wrapped, context: Context) -> list:
         """The callback that assigns the weights to their clusters, once a batch."""
@@ -138,14 +154,15 @@ class Cluster:
 
     def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
         """A sentence for each kernel with too many values, or that lost zeros."""
-        sentences = [
-            f"layer {kernel.layer!r}: {self._distinct(kernel)} different values, clusters="
-            f"{self.clusters} was asked"
-            for kernel in after.values()
-            if kernel.layer in layers
-            and kernel.attribute != "depthwise_kernel"
-            and self._distinct(kernel) > self.clusters
-        ]
+        sentences = []
+        for kernel in after.values():
+            if kernel.layer not in layers or kernel.attribute == "depthwise_kernel":
+                continue
+            found, asked = self._distinct(kernel), value_for(self.clusters, kernel.layer)
+            if found > asked:
+                sentences.append(
+                    f"layer {kernel.layer!r}: {found} different values, clusters={asked} was asked"
+                )
         return sentences + (lost_zeros(before, after) if self.preserve_sparsity else [])
 
     def _distinct(self, kernel) -> int:
@@ -154,6 +171,17 @@ class Cluster:
             channels = kernel.values.reshape(-1, kernel.values.shape[-1]).T
             return max(np.unique(channel).size for channel in channels)
         return kernel.distinct
+
+
+def _check_clusters(name, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
+    if value < 2:
+        raise ValueError(
+            f"`{name}` must be at least 2, got {value}: with one value a kernel tells nothing "
+            "apart."
+        )
+    return int(value)
 
 
 def _possible(layer) -> bool:

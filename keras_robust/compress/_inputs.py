@@ -68,6 +68,18 @@ def check_dataset(dataset, model, argument: str):
     return steps, first
 
 
+def check_one_input(shape, model, argument: str = "x") -> None:
+    """Raises `ValueError` unless `model` has one input, which takes batches of such a `shape`."""
+    if len(model.inputs) != 1:
+        raise ValueError(f"`model` must have one input, got {len(model.inputs)}.")
+    expected, shape = tf.TensorShape(model.inputs[0].shape), tf.TensorShape(shape)
+    if shape.rank is not None and not expected[1:].is_compatible_with(shape[1:]):
+        raise ValueError(
+            f"`{argument}` has inputs of shape {tuple(shape[1:])}, but the model takes "
+            f"{tuple(expected[1:])}."
+        )
+
+
 def _check_shape(spec, model, argument: str) -> None:
     expected = tf.TensorShape(model.inputs[0].shape)
     shape = spec.shape

@@ -36,15 +36,21 @@ def kernels(model) -> dict[tuple[str, str], Kernel]:
     return found
 
 
+def variables_of(layer) -> dict:
+    """The variables of either Keras that hold a plain layer's kernels, by attribute."""
+    found = {attribute: getattr(layer, attribute, None) for attribute in _ATTRIBUTES}
+    return {name: value for name, value in found.items() if hasattr(value, "assign")}
+
+
 def _plain(layer):
-    for attribute in _ATTRIBUTES:
-        value = getattr(layer, attribute, None)
-        if hasattr(value, "assign"):  # A variable of either Keras.
-            yield Kernel(layer.name, attribute, np.asarray(value))
+    for attribute, value in variables_of(layer).items():
+        yield Kernel(layer.name, attribute, np.asarray(value))
 
 
 def _quantized(wrapper):
     """What the fake quantization of TF-MOT's `QuantizeWrapper` makes of the stored kernels."""
+    if not wrapper._weight_vars:  # Left in float.
+        yield from _plain(wrapper.layer)
     for variable, quantizer, ranges in wrapper._weight_vars:
         # Symmetric and narrow: the codes are -127..127 and zero is code 0.
         step = ranges["max_var"].numpy() / 127.0

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_robust._checks import check_logit_model
 from keras_robust.compress._iterations import Snapshot, Trained, train_iterations
+from keras_robust.compress._logged import described, measured
 from keras_robust.compress._lottery_files import Folder
 from keras_robust.compress._masks import (
     check_copied,
@@ -167,8 +168,9 @@ def find_ticket(
             Adam(1e-3), cross-entropy from logits, and accuracy.
         optimizer: what an uncompiled trainer gets instead; copied for each round.
         monitor: the logged number that early stopping would have looked at.
-        folder: where rounds are kept as they end; those there are not trained again. The order
-            in which a shuffled `train_ds` gives its images is then another one.
+        folder: where rounds are kept as they end; those there are not trained again, and a
+            search with other settings, trainer or optimizer is refused. The order in which a
+            shuffled `train_ds` gives its images is then another one.
         verbose: 0 nothing, 1 a line a round.
         seed: of everything random here.
 
@@ -205,7 +207,10 @@ def find_ticket(
     )  # fmt: skip
     make = trainers_for(train_ds, validation_data, fine_tune, optimizer)
     training = Training(make, train_ds, validation_data, iterations, every, monitor, seed)
-    files = Folder(folder, settings, start.get_weights())
+    with seeded(seed):
+        trainer = make(copy_of(start))
+        _check_monitor(trainer, validation_data, monitor)
+    files = Folder(folder, settings | described(trainer), start.get_weights())
     masks = {name: np.ones(tuple(v.shape), bool) for name, v in find_kernels(start, names).items()}
     done = []
     for number in range(rounds + 1):
@@ -222,6 +227,15 @@ def find_ticket(
             print(_line(done[-1], monitor), flush=True)
         masks = _smaller(start, masks, trained.last_weights, rates, scope)
     return LotteryTickets(start, tuple(done), settings, training)
+
+
+def _check_monitor(trainer, validation_data, monitor):
+    names = measured(trainer, validation_data)
+    names += [f"val_{name}" for name in names]
+    # What a trainer logs of its training alone is known after a first step only.
+    known = isinstance(monitor, str) and (monitor in names or not monitor.startswith("val_"))
+    if not known:
+        raise ValueError(f"`monitor` must be one of {sorted(names)}, got {monitor!r}.")
 
 
 def _train(training, start, masks, number, rewind):

@@ -130,8 +130,11 @@ def set_mask(variable, mask) -> None:
 
 def constrain(variable, constraint) -> None:
     """`constraint` for a variable that exists, past Keras, which asks when it is made."""
-    # tf_keras puts a variable of mixed precision into another one.
-    getattr(variable, "_variable", variable)._constraint = constraint
+    # tf_keras puts a variable of mixed precision into another one, and a strategy one for each
+    # replica into another, which asks the first of them.
+    own = getattr(variable, "_variable", variable)
+    for place in (own, *getattr(own, "values", ())):
+        place._constraint = constraint
 
 
 def masks_of(model) -> dict:

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_robust._keras import LEGACY
 from keras_robust.compress._budget import budget_callback
+from keras_robust.compress._by_layer import settle_by_layer, value_for
 from keras_robust.compress._flatten import clone
 from keras_robust.compress._magnitude import (
     bad_groups,
@@ -28,10 +29,10 @@ from keras_robust.compress._masks import (
 from keras_robust.compress._prune_checks import (
     check_block,
     check_choice,
+    check_fraction,
     check_pattern,
     check_schedule,
     check_together,
-    settle_shares,
 )
 from keras_robust.compress._prune_steps import mask_callback, masked_copy, step_callback
 from keras_robust.compress._stage import (
@@ -110,7 +111,7 @@ class Prune:
     learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self):
-        settle_shares(self)
+        settle_by_layer(self, "sparsity", check_fraction)
         check_schedule(self)
         check_choice("scope", self.scope, ("layer", "global"))
         check_choice("block_pooling", self.block_pooling, ("average", "max"))
@@ -145,7 +146,7 @@ class Prune:
         return self._possible(layer) and (custom or type(layer).__name__ in KINDS)
 
     def _share(self, name: str) -> float:
-        return dict(self.sparsity)[name] if isinstance(self.sparsity, tuple) else self.sparsity
+        return value_for(self.sparsity, name)
 
     def wrap(self, model, context: Context):
         """A copy of the flat `model` whose kernels lose weights while it trains."""

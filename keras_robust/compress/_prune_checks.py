@@ -1,48 +1,13 @@
 """What `Prune` is given, looked at where it enters."""
 
 import math
-from collections.abc import Mapping
 
 from keras_robust.compress._budget import Budget
-from keras_robust.compress._stage import freeze_layers
-
-
-def settle_shares(stage) -> None:
-    """Checks `sparsity` and `layers` of a frozen stage, and keeps them as values to hash.
-
-    Raises:
-        ValueError, TypeError: as by `check_shares`, `check_fraction` and `freeze_layers`.
-    """
-    layers, sparsity = freeze_layers(stage.layers), stage.sparsity
-    if isinstance(sparsity, (Mapping, tuple)):
-        # Pairs can be hashed, as the other settings.
-        sparsity = check_shares(sparsity, layers)
-        layers = tuple(name for name, _ in sparsity)
-    else:
-        check_fraction("sparsity", sparsity)
-    object.__setattr__(stage, "layers", layers)
-    object.__setattr__(stage, "sparsity", sparsity)
-
-
-def check_shares(sparsity, layers) -> tuple:
-    """A dict of sparsities by layer as pairs.
-
-    Raises:
-        ValueError, TypeError: an empty dict, a share out of range, or `layers` beside it.
-    """
-    shares = dict(sparsity)
-    if not shares:
-        raise ValueError("`sparsity` is an empty dict. Name a layer, or give one number.")
-    for name, share in shares.items():
-        check_fraction(f"sparsity[{name!r}]", share)
-    if layers not in (None, tuple(shares)):
-        raise ValueError(
-            f"`layers` must be left out where `sparsity` names the layers, got {layers!r}."
-        )
-    return tuple(shares.items())
+from keras_robust.compress._by_layer import values_of
 
 
 def check_fraction(name, value):
+    """`value`, a share of weights."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"`{name}` must be a number in [0, 1), got {value!r}.")
     if not 0 <= value < 1:
@@ -50,6 +15,7 @@ def check_fraction(name, value):
             f"`{name}` is the share of weights that become zero and must be in [0, 1), got "
             f"{value}. Write 0.9 for 90%."
         )
+    return value
 
 
 def check_schedule(stage) -> None:
@@ -85,8 +51,7 @@ def check_pattern(pattern, sparsity) -> tuple[int, int]:
     zeros, group = _two("pattern", pattern, "(2, 4)")
     if not 0 < zeros < group:
         raise ValueError(f"`pattern` (m, n) needs 0 < m < n, got {pattern!r}.")
-    shares = [share for _, share in sparsity] if isinstance(sparsity, tuple) else [sparsity]
-    for share in shares:
+    for share in values_of(sparsity):
         if not math.isclose(share, zeros / group):
             raise ValueError(
                 f"`pattern` {(zeros, group)} makes a sparsity of {zeros / group:g}, but "

@@ -5,18 +5,28 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from keras_robust._checks import check_images
 from keras_robust._keras import keras, require_legacy
-from keras_robust.compress._calibrate import RULES, calibrate, settle_weights
+from keras_robust.compress._calibrate import (
+    RULES,
+    calibrate,
+    calibration_batches,
+    settle_weights,
+)
 from keras_robust.compress._flatten import clone, flatten
+from keras_robust.compress._float_layers import (
+    check_names,
+    layers_to_round,
+    rounds_input,
+    treatments,
+)
 from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
 from keras_robust.compress._stage import Context, check_precision, replace_layers
 from keras_robust.compress._tfmot import tfmot
-from keras_robust.compress._treatment import quantize_configs, treatment_of
+from keras_robust.compress._tied import keep_kernels
+from keras_robust.compress._treatment import quantize_configs
 
 _PRESERVE = ("sparsity", "clusters")
-_CALIBRATION_BATCH = 32
 # What TF-MOT's variables of cluster-preserving training are called.
 _TRAINING_ONLY = ("cluster_centroids_tf", "pulling_indices_tf", "ori_weights_vars_tf")
 
@@ -43,9 +53,14 @@ class Quantize:
         calibration: how activation ranges start, and without training stay: "mean" of the
             batches' ranges, "percentile" (without the outermost 0.01%), or "mse" (least squared
             rounding error).
+        float_layers: names of layers that stay float32 in training and in the file, with the
+            BatchNormalization and activation that follow them, such as
+            `kr.compress.sensitivity(...).most_sensitive(2)`. Their zeros and shared values
+            are kept too.
 
     Raises:
-        ValueError: another number format, something else to preserve, an unknown calibration.
+        ValueError, TypeError: another number format, something else to preserve, an unknown
+            calibration, no sequence of names.
 
     >>> Quantize("int8").bits
     'int8'
@@ -54,6 +69,7 @@ class Quantize:
     bits: str = "int8"
     preserve: tuple[str, ...] | None = None
     calibration: str = "mean"
+    float_layers: tuple[str, ...] = ()
 
     name: ClassVar[str] = "quantized"
     verb: ClassVar[str] = "quantize"
@@ -75,6 +91,7 @@ class Quantize:
             object.__setattr__(self, "preserve", tuple(self.preserve))
         if self.calibration not in RULES:
             raise ValueError(f"`calibration` must be one of {RULES}, got {self.calibration!r}.")
+        object.__setattr__(self, "float_layers", check_names(self.float_layers))
 
     def apply(self, model, x):
         """Quantization after training: a fake-quantized copy of `model`, its ranges set from `x`.
@@ -90,21 +107,24 @@ class Quantize:
             TypeError, ValueError: as in a recipe.
         """
         flat = flatten(model)
-        if not isinstance(x, tf.data.Dataset):
-            x = tf.data.Dataset.from_tensor_slices(check_images(x)).batch(_CALIBRATION_BATCH)
-        context = Context(epochs=1, steps=1, batches=x)
+        context = Context(epochs=1, steps=1, batches=calibration_batches(x, flat))
         self.check(flat, context)
         return self.strip(self.wrap(flat, context), flat)
 
     def check(self, model, context: Context) -> list[str]:
-        """The names of the layers with kernels; raises where TF-MOT could not quantize."""
+        """The names of the layers with weights to round; raises where TF-MOT could not."""
         check_precision(model, "Quantize")
-        return [layer.name for layer in model.layers if treatment_of(layer) and layer.weights]
+        rounded = layers_to_round(model, self.float_layers)
+        treatments(model, self.float_layers)
+        return rounded
 
     def wrap(self, model, context: Context):
         """A fake-quantized copy of the flat `model`, its ranges set from the data."""
-        wrapped = _apply(model, *self._keep(context))
+        sparse, clusters = self._keep(context)
+        wrapped = _apply(model, sparse, clusters, self.float_layers)
         _hide_untrained(wrapped)
+        left = [getattr(layer, "layer", layer) for layer in wrapped.layers]
+        keep_kernels([x for x in left if x.name in self.float_layers], sparse, clusters)
         if context.batches is not None:
             calibrate(wrapped, context.batches, self.calibration)
         return wrapped
@@ -119,7 +139,7 @@ class Quantize:
         The variables that only kept clusters and zeros in training are left behind.
         """
         settle_weights(wrapped)
-        plain = _apply(model, sparse=False, clusters=None)
+        plain = _apply(model, False, None, self.float_layers)
         for source, target in zip(wrapped.layers, plain.layers, strict=True):
             values = [v for v in source.weights if not _training_only(v.name)]
             if len(values) != len(target.weights):
@@ -129,7 +149,9 @@ class Quantize:
                 )
             by_name = {_short(v.name): v for v in values}
             for variable, fallback in zip(target.weights, values, strict=True):
-                variable.assign(by_name.get(_short(variable.name), fallback))
+                value = by_name.get(_short(variable.name), fallback)
+                # The one range of a clustered convolution, for each channel.
+                variable.assign(tf.broadcast_to(value, variable.shape))
         return plain
 
     def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
@@ -152,22 +174,24 @@ class Quantize:
         return "sparsity" in self.preserve, MOST_CLUSTERS if "clusters" in self.preserve else None
 
 
-def _apply(model, sparse, clusters):
+def _apply(model, sparse, clusters, float_layers):
     quantization = tfmot().quantization.keras
     configs = quantize_configs()
+    # Decided on `model`, whose layers know their neighbours; the copy's do as well.
+    found = treatments(model, float_layers)
 
     def annotate(layer):
-        treatment = treatment_of(layer)
+        treatment = found[layer.name]
         if treatment is None:
             return layer
         if treatment == "default":
             return quantization.quantize_annotate_layer(layer)
         return quantization.quantize_annotate_layer(layer, configs[treatment]())
 
-    # Decided on `model`, whose layers know their neighbours; the copy's do as well.
     annotated = replace_layers(clone(model), annotate)
+    rules = scheme(sparse, clusters, rounds_input(model, float_layers))
     with quantization.quantize_scope():
-        return quantization.quantize_apply(annotated, scheme(sparse, clusters))
+        return quantization.quantize_apply(annotated, rules)
 
 
 def _hide_untrained(wrapped) -> None:

@@ -137,6 +137,9 @@ class Recipe:
             make = dataclasses.replace(make, loss=loss_for(first[1]))
             contexts = self._contexts(each, steps, train_ds, seed)
             self._check_stages(flat, contexts)
+            for stage in self.stages:
+                if getattr(stage, "until", None) is not None:
+                    stage.until.check_logged(make, flat, validation_data)
             fit = {
                 "validation_data": validation_data,
                 "verbose": _FIT_VERBOSE[verbose],
@@ -168,7 +171,7 @@ class Recipe:
             contexts.append(Context(number, steps, batches, sparse, clusters, seed))
             sparse = sparse or isinstance(stage, _PRUNING)
             if isinstance(stage, Cluster):
-                clusters = stage.clusters
+                clusters = stage.most
         return contexts
 
 

@@ -1,4 +1,4 @@
-"""The 8-bit scheme handed to TF-MOT: its own rules, with three faults of it avoided."""
+"""The 8-bit scheme handed to TF-MOT: its own rules, with four faults of it avoided."""
 
 from functools import lru_cache
 
@@ -11,23 +11,25 @@ from keras_robust.compress._tfmot import tfmot
 MOST_CLUSTERS = 256
 
 
-def scheme(sparse: bool, clusters: int | None):
+def scheme(sparse: bool, clusters: int | None, round_input: bool = True):
     """TF-MOT's default scheme, which also keeps zeros and clusters, decided kernel by kernel.
 
-    It differs from TF-MOT's schemes of the same purpose in three points:
+    It differs from TF-MOT's schemes of the same purpose in these points:
     - TF-MOT gives one weight quantizer to all layers of a kind, and the first kernel without
       zeros switches sparsity off for every other one; here each layer has its own.
     - TF-MOT splits the clusters of a convolution by output channel when each channel happens
       to use (nearly) as many of them, after which a kernel holds channels x clusters values;
-      here the clusters stay the kernel's.
+      here the clusters stay the kernel's, and all channels round them in one range, so that the
+      int8 kernel holds no more numbers than there are clusters.
     - TF-MOT leaves the kernel of a Conv2D or Dense that is followed by a ReLU layer out of
       the fake quantization altogether; here only its activation is left out.
 
     Args:
         sparse: keep at zero the weights that are zero, in kernels that have some.
         clusters: keep the values of kernels with at most so many; None to keep none.
+        round_input: the model's input goes to int8 layers, and is rounded as it comes.
     """
-    return _scheme_class()(sparse, clusters)
+    return _scheme_class()(sparse, clusters, round_input)
 
 
 @lru_cache(maxsize=1)
@@ -58,13 +60,14 @@ def _scheme_class():
             return config
 
     class Scheme(scheme_module.Default8BitQuantizeScheme):
-        def __init__(self, sparse, clusters):
+        def __init__(self, sparse, clusters, round_input):
             super().__init__()
             self._sparse = sparse
             self._clusters = clusters
+            self._round_input = round_input
 
         def get_layout_transformer(self):
-            return _layout_class()()
+            return _layout_class()(self._round_input)
 
         def get_quantize_registry(self):
             return Registry(self._sparse, self._clusters)
@@ -113,12 +116,10 @@ def _cluster_quantizers():
     class DenseQuantizer(module.ClusterPreserveDefault8BitWeightsQuantizer):
         pass
 
-    class ConvQuantizer(module.ClusterPreserveDefault8BitConvWeightsQuantizer):
-        def build(self, tensor_shape, name, layer):
-            result = self._build_clusters(name, WholeKernel(layer, name))
-            base = module.default_8bit_quantizers.Default8BitConvWeightsQuantizer
-            result.update(base.build(self, tensor_shape, name, layer))
-            return result
+    class ConvQuantizer(DenseQuantizer):
+        # One range for the kernel, not one a channel: each value becomes one int8 number.
+        def _build_clusters(self, name, layer):
+            return super()._build_clusters(name, WholeKernel(layer, name))
 
     return DenseQuantizer, ConvQuantizer
 
@@ -151,6 +152,8 @@ def _layout_class():
             return patterns.LayerPattern("ReLU", inputs=[linear])
 
         def replacement(self, match_layer):
+            if match_layer.input_layers[0].metadata.get("quantize_config") is not None:
+                return match_layer  # A kernel that stays float.
             match_layer.input_layers[0].layer["config"]["activation"] = utils.serialize_activation(
                 quantize_aware_activation.NoOpActivation(), use_legacy_format=True
             )
@@ -178,10 +181,14 @@ def _layout_class():
             )
 
     class Layout(layout_module.quantize_layout_transform.QuantizeLayoutTransform):
+        def __init__(self, round_input):
+            super().__init__()
+            self._start = [transforms.InputLayerQuantize()] if round_input else []
+
         def apply(self, model, layer_quantize_map):
             # TF-MOT's own list, but for the last four, and the longer Dense patterns first.
             steps = [
-                transforms.InputLayerQuantize(),
+                *self._start,
                 transforms.SeparableConv1DQuantize(),
                 transforms.SeparableConvQuantize(),
                 transforms.Conv2DReshapeBatchNormReLUQuantize(),

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
 from keras_robust._keras import keras
+from keras_robust.compress._by_layer import settle_by_layer, value_for
 from keras_robust.compress._magnitude import kept, largest
 from keras_robust.compress._masks import constrain, copy_of, find_kernels, value_of
-from keras_robust.compress._prune_checks import settle_shares
+from keras_robust.compress._prune_checks import check_fraction
 from keras_robust.compress._seeds import seeded
 from keras_robust.compress._stage import Context
 from keras_robust.compress._trainer import check_batches, check_share, check_whole, trainers_for
@@ -58,7 +59,7 @@ class PruneByScores:
     learning_rate: ClassVar[float] = 1e-3
 
     def __post_init__(self):
-        settle_shares(self)
+        settle_by_layer(self, "sparsity", check_fraction)
         check_share("share", self.share)
         number = isinstance(self.rate, (int, float)) and not isinstance(self.rate, bool)
         if not number or not 0 < self.rate < math.inf:
@@ -85,7 +86,7 @@ class PruneByScores:
         return twin
 
     def _share(self, name: str) -> float:
-        return dict(self.sparsity)[name] if isinstance(self.sparsity, tuple) else self.sparsity
+        return value_for(self.sparsity, name)
 
     def callbacks(self, wrapped, context: Context) -> list:
         """The callback that fixes the masks when the scores are learned."""

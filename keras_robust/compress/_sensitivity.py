@@ -7,9 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._checks import check_images, check_labels, check_logit_model, check_same_length
+from keras_robust._checks import (
+    check_images,
+    check_labels,
+    check_logit_model,
+    check_logits,
+    check_same_length,
+)
 from keras_robust.attacks._attack import call_logits
 from keras_robust.compress._graph import check_graph, plain_layers, replace
+from keras_robust.compress._inputs import check_one_input
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
@@ -78,7 +85,8 @@ def sensitivity(
 
     Nothing is trained, so it says which layers are worth leaving alone, not what fine-tuning
     cannot mend. Each changed model is attacked anew, in white-box. `Prune(layers=...)`,
-    `Cluster(layers=...)` and `kr.export.tflite(float_layers=...)` take what it finds.
+    `Cluster(layers=...)`, `Quantize(float_layers=...)` and `kr.export.tflite(float_layers=...)`
+    take what it finds.
 
     Args:
         model: functional or built sequential model that returns logits, in either Keras; it is
@@ -107,14 +115,19 @@ def sensitivity(
     change, words = _change(bits, sparsity, clusters)
     check_logit_model(model)
     check_graph(model)
-    x, y = check_images(x).numpy(), check_labels(y).numpy()
-    check_same_length(x, y)
     _whole("batch_size", batch_size, 1, math.inf)
     if attack is not None and not callable(attack):
         raise TypeError(
             "`attack` must be an attack such as kr.attacks.PGD(eps=0.1), or None for clean "
             f"accuracy alone, got {attack!r}."
         )
+    x = check_images(x).numpy()
+    check_one_input(x.shape, model)
+    classes = check_logits(call_logits(model, x[:2]))
+    y = check_labels(y, classes).numpy()
+    if y.ndim != 1:
+        raise ValueError("`y` must be class numbers (n,) here, not shares of classes.")
+    check_same_length(x, y)
     copy = replace(model, lambda layer: None)
     run = tf.function(lambda rows: call_logits(copy, rows), autograph=False, reduce_retracing=True)
 

@@ -54,12 +54,7 @@ def treatment_of(layer) -> str | None:
     if isinstance(layer, keras.layers.InputLayer | LowRankVirtual):
         return None
     kind = type(layer).__name__
-    if layer.weights and len(layer.inbound_nodes) > 1:
-        raise ValueError(
-            f"The layer {layer.name!r} ({kind}) is called {len(layer.inbound_nodes)} times, and "
-            "TF-MOT cannot quantize a layer with weights that is shared. Give each call a layer "
-            "of its own, or leave Quantize out of the recipe."
-        )
+    check_called_once(layer)
     if kind in ("BatchNormalization", "SyncBatchNormalization"):
         if _follows_kernel(layer):
             return "default"
@@ -74,7 +69,8 @@ def treatment_of(layer) -> str | None:
             raise ValueError(
                 f"The layer {layer.name!r} ({kind}) has the activation {activation!r}, which "
                 f"TF-MOT cannot quantize inside a layer; it can {_ACTIVATIONS}. Make it a layer "
-                f"of its own: {kind}(...) without activation, then Activation({activation!r})."
+                f"of its own: {kind}(...) without activation, then Activation({activation!r}), or "
+                f"leave it in float: Quantize(float_layers=[{layer.name!r}])."
             )
         return "default"
     if kind in _OUTPUT_ONLY:
@@ -83,10 +79,29 @@ def treatment_of(layer) -> str | None:
         raise ValueError(
             f"The layer {layer.name!r} ({kind}) has weights that TF-MOT cannot quantize to int8. "
             "Replace it (Conv2D, DepthwiseConv2D, Conv2DTranspose, SeparableConv2D, Dense and "
-            "BatchNormalization can), or leave Quantize out of the recipe and let "
-            "kr.export.tflite quantize after training."
+            f"BatchNormalization can), leave it in float: Quantize(float_layers=[{layer.name!r}]), "
+            "or leave Quantize out of the recipe and let kr.export.tflite quantize after training."
         )
     return None
+
+
+def check_called_once(layer) -> None:
+    """Raises `ValueError` where a layer with weights is called several times."""
+    if layer.weights and len(layer.inbound_nodes) > 1:
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) is called "
+            f"{len(layer.inbound_nodes)} times, and TF-MOT cannot quantize a layer with weights "
+            "that is shared. Give each call a layer of its own, or leave Quantize out of the "
+            "recipe."
+        )
+
+
+def passes_on(layer) -> bool:
+    """Whether a layer without weights gives its inputs' numbers on, such as Flatten."""
+    registry = _registry()
+    if layer.weights or type(layer).__name__ == "Activation" or not registry.supports(layer):
+        return False
+    return not registry.get_quantize_config(layer).get_output_quantizers(layer)
 
 
 def _linear(layer) -> bool:

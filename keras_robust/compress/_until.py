@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
 from keras_robust.compress._budget import Budget
+from keras_robust.compress._by_layer import values_of
+from keras_robust.compress._logged import check_metric
 from keras_robust.compress._masks import copy_of, find_kernels, put_masks, value_of
 from keras_robust.compress._prune import Prune
 from keras_robust.compress._seeds import seeded
@@ -129,7 +131,9 @@ def prune_until(
     with seeded(seed):
         current = copy_of(model)
         total = _nonzero(current, at_all=True)
-        reference = _measure(make(current), validation_data, metric)
+        trainer = make(current)
+        check_metric(trainer, validation_data, "metric", metric)
+        reference = _measure(trainer, validation_data, metric)
         # Its optimizer is not the next one's.
         current, done, stopped = copy_of(model), [], "rounds"
         for number in range(1, rounds + 1):
@@ -137,7 +141,7 @@ def prune_until(
             at_most = 1 - (1 - step) ** number
             candidate = _pruned(stage, current, at_most, train_ds)
             if _nonzero(candidate) == _nonzero(current):
-                if isinstance(stage, Prune) and at_most < _most(stage):
+                if isinstance(stage, Prune) and at_most < max(values_of(stage.sparsity)):
                     continue  # As many were zero before, or the step is less than a weight.
                 stopped = "sparsity" if isinstance(stage, Prune) else "nothing left"
                 break
@@ -172,24 +176,13 @@ def _pruned(stage, current, at_most, train_ds):
     return candidate
 
 
-def _most(stage) -> float:
-    shares = stage.sparsity
-    return max(share for _, share in shares) if isinstance(shares, tuple) else shares
-
-
 def _nonzero(model, at_all=False) -> int:
     values = [value_of(variable) for variable in find_kernels(model).values()]
     return int(sum(value.size if at_all else np.count_nonzero(value) for value in values))
 
 
 def _measure(trainer, data: tf.data.Dataset, metric) -> float:
-    found = trainer.evaluate(data, verbose=0, return_dict=True)
-    if metric not in found:
-        raise ValueError(
-            f"`metric` is {metric!r}, but the trainer measures {sorted(found)}. For "
-            '"robust_accuracy" give fine_tune=lambda m: kr.AdversarialTraining(m, attack).'
-        )
-    return float(found[metric])
+    return float(trainer.evaluate(data, verbose=0, return_dict=True)[metric])
 
 
 def _line(row, metric, reference) -> str:

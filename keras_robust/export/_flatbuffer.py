@@ -32,7 +32,7 @@ class Operation:
 
 def operations(content: bytes) -> list[Operation]:
     """The operations of all subgraphs, in order; the content must be a valid file."""
-    schema = _schema()
+    schema = schema_module()
     kinds = _names(schema.BuiltinOperator)
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     found = []
@@ -69,7 +69,8 @@ def parameters(found: list[Operation]) -> list[Tensor]:
     return list(seen.values())
 
 
-def _schema():
+def schema_module():
+    """The classes of the file format."""
     try:
         from tensorflow.lite.python import schema_py_generated as schema
     except ImportError:  # A TensorFlow without its lite part: see `interpreter_class`.

@@ -18,6 +18,7 @@ from keras_robust.export._compare import (
     compare,
 )
 from keras_robust.export._interpreter import TFLiteModel
+from keras_robust.export._mixed import left_in_float, with_float_layers
 from keras_robust.export._precision import computes_in_half, in_float32
 from keras_robust.export._quiet import quiet
 from keras_robust.export._source import (
@@ -76,7 +77,8 @@ def tflite(
         class_names: one a class; kept in the file as "labels.txt", which `unzip` gets out.
         tolerance: the largest relative error; None takes the mode's (see `Exported`).
         float_layers: names of layers that compute in float in a file that is calibrated on
-            `representative`, for instance those that `kr.compress.sensitivity` finds.
+            `representative`, for instance those that `kr.compress.sensitivity` finds. A model
+            of `kr.compress.Quantize(float_layers=...)` has its own, which are float in the file.
 
     Returns:
         `Exported`: sizes, agreement and errors.
@@ -114,13 +116,19 @@ def tflite(
     if float_layers and (mode not in CALIBRATED or traced.fake_quantized()):
         raise ValueError(
             "`float_layers` needs a model that is not fake-quantized, `representative`, and mode "
-            f"'int8' or 'int16x8', got mode {mode!r}."
+            f"'int8' or 'int16x8', got mode {mode!r}. A fake-quantized model has the layers in "
+            "float that Quantize(float_layers=...) left."
         )
     images, origin = _images(images, calibration, shape)
     if tolerance is None and half:
         tolerance = max(TOLERANCES[mode], HALF_TOLERANCE)
     with beside(path, folder=False) as temporary:
-        temporary.write_bytes(_convert(traced, mode, calibration, io_dtype, float_layers))
+        content = _convert(traced, mode, calibration, io_dtype, float_layers)
+        meant, unrounded = left_in_float(model) if traced.fake_quantized() else (0, 0)
+        if meant:
+            plain = _convert(traced, "float", None, "float32")
+            content = with_float_layers(content, plain)
+        temporary.write_bytes(content)
         if names is not None:
             _append_labels(temporary, names)
         written = TFLiteModel(temporary)(images)
@@ -128,7 +136,7 @@ def tflite(
         left = _flatbuffer.float_ops(temporary.read_bytes()) if mode == "int8" else ()
         size, gzip_size = sizes(temporary)
     heavy = [op for op in left if op.startswith(("CONV", "DEPTHWISE", "FULLY", "BATCH_MATMUL"))]
-    if heavy and not float_layers:
+    if heavy and not float_layers and not 0 < unrounded == meant:
         warnings.warn(
             f"The int8 file {str(path)!r} still computes {len(heavy)} convolutions or dense layers "
             f"in float ({heavy[0]}). Quantize these layers too, or give `representative`.",

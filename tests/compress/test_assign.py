@@ -110,7 +110,8 @@ _floats = st.floats(-4, 4, width=32, allow_subnormal=False)
     centroids=hnp.arrays("float32", st.sampled_from([2, 5, 40]), elements=_floats),
 )
 def test_nearest_is_as_near_as_any(values, centroids):
-    found = nearest(values, centroids).numpy()
+    found, value = (tensor.numpy() for tensor in nearest(values, centroids))
+    np.testing.assert_array_equal(value, centroids[found])
     assert found.dtype == np.int64 and found.shape == values.shape
     distance = np.abs(values[..., None].astype("float64") - centroids)
     taken = np.take_along_axis(distance, found[..., None], axis=-1)[..., 0]

@@ -4,11 +4,12 @@ import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import Quantize
-from keras_robust.compress._calibrate import calibrate
+from keras_robust.compress._calibrate import calibrate, calibration_batches
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
 
 pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
+DATA = tf.data.Dataset.from_tensor_slices
 
 
 def ranges(model):
@@ -102,3 +103,30 @@ def test_percentile_forgets_an_outlier():
     key = "post_activation_max quant_a"
     assert found["mean"][key] == pytest.approx(100, rel=1e-2)
     assert found["percentile"][key] < 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda x: x.numpy()[:, :7], ValueError, r"inputs of shape \(7, 8, 1\), .*\(8, 8, 1\)"),
+        (lambda x: x.numpy()[0], ValueError, r"`x` has inputs of shape \(8, 1\), but the model"),
+        (lambda x: DATA(x[:, :7]).batch(8), ValueError, r"inputs of shape \(7, 8, 1\)"),
+        (lambda x: DATA(x), ValueError, r"`x` is not batched. Write x.batch\(32\)"),
+        (lambda x: DATA((x, x)).batch(8), TypeError, r"inputs alone.*map\(lambda x, y: x\)"),
+        (lambda x: DATA(x).batch(8).repeat(), ValueError, "`x` never ends.*x.take"),
+        (lambda x: DATA(x).batch(8).take(0), ValueError, "`x` is empty"),
+        (lambda x: DATA(x * np.nan).batch(8), ValueError, "64 values that are NaN|NaN or inf"),
+        (lambda x: DATA(tf.cast(x, tf.uint8)).batch(8), TypeError, "must be floating point"),
+    ],
+)
+def test_inputs_that_do_not_fit(tools, change, error, match):
+    with pytest.raises(error, match=match):
+        calibration_batches(change(tf.constant(tools.data(8)[0])), tools.model())
+
+
+def test_inputs_that_fit(tools):
+    x, _ = tools.data(40)
+    batches = list(calibration_batches(x, tools.model()))
+    np.testing.assert_array_equal(np.concatenate(batches), x)
+    unknown = DATA(x).batch(8).filter(lambda x: True)
+    assert len(list(calibration_batches(unknown, tools.model()))) == 5

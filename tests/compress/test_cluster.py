@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,39 @@ def test_two_clusters_cannot_keep_zeros(tools):
     assert np.unique(plain.get_layer("hidden").kernel.numpy()).size == 2
 
 
+def test_a_number_for_each_layer(tools):
+    stage = Cluster({"conv_a": 5, "hidden": 12})
+    model = pruned_model(tools)
+    assert (stage.clusters, stage.most) == ((("conv_a", 5), ("hidden", 12)), 12)
+    assert stage == dataclasses.replace(stage) and len({stage, dataclasses.replace(stage)}) == 1
+    plain = tools.run_stage(stage, model, CONTEXT, tools.dataset())
+    before, after = kernels(model), kernels(plain)
+    assert after["conv_a", "kernel"].distinct <= 5 < after["hidden", "kernel"].distinct <= 12
+    zero = before["hidden", "kernel"].values == 0
+    assert zero.any() and np.all(after["hidden", "kernel"].values[zero] == 0)
+    for name in ("conv_b", "out"):
+        assert after[name, "kernel"].distinct > 12
+    assert not stage.broken(before, after, stage.check(model, CONTEXT), CONTEXT)
+    told = Cluster({"conv_a": 3, "hidden": 12}).broken(before, after, ["conv_a"], CONTEXT)
+    assert told == ["layer 'conv_a': 5 different values, clusters=3 was asked"]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "match"),
+    [
+        ({"conv_a": 4, "nowhere": 4}, r"names \['nowhere'\], which the model does not have"),
+        ({"scale": 4}, "names {'scale': 'Rescaling'}, whose weights TF-MOT cannot cluster"),
+        ({"hidden": 2, "conv_a": 2}, r"`clusters\['hidden'\]` must be at least 3 to keep the ze"),
+        ({"hidden": 999, "out": 48}, "is {'hidden': 999, 'out': 48}, but no kernel has more"),
+    ],
+)
+def test_a_number_for_a_layer_that_cannot_take_it(tools, clusters, match):
+    with pytest.raises(ValueError, match=match):
+        Cluster(clusters).check(pruned_model(tools), CONTEXT)
+    # Without zeros two values are enough, whatever the other kernels hold.
+    assert Cluster({"conv_a": 2}).check(pruned_model(tools), CONTEXT) == ["conv_a"]
+
+
 def test_small_kernels_are_left_alone(tools):
     stage = Cluster(72)
     model = flatten(tools.model())
@@ -77,6 +112,13 @@ def test_broken_promises_are_told(tools):
         (dict(clusters=1), ValueError, "at least 2, got 1"),
         (dict(clusters=2.5), TypeError, "whole number, got 2.5"),
         (dict(clusters=True), TypeError, "whole number"),
+        (dict(clusters={}), ValueError, "`clusters` is an empty dict. Name a layer"),
+        (dict(clusters={"a": 1}), ValueError, r"`clusters\['a'\]` must be at least 2, got 1"),
+        (dict(clusters={"a": "8"}), TypeError, r"`clusters\['a'\]` must be a whole number"),
+        (dict(clusters={1: 8}), TypeError, "dict from the names of layers.*got {1: 8}"),
+        (dict(clusters=(4, 8)), TypeError, r"dict from the names of layers.*got \(4, 8\)"),
+        (dict(clusters=[4, 8]), TypeError, r"a whole number, got \[4, 8\]"),
+        (dict(clusters={"a": 4}, layers=["b"]), ValueError, "`layers` must be left out where `cl"),
         (dict(clusters=4, init="pca"), ValueError, "`init` must be one of .*'kmeans"),
         (dict(clusters=4, layers="x"), TypeError, "sequence of layer names"),
         (dict(clusters=4, per_channel="yes"), TypeError, "`per_channel` must be True or False"),

@@ -174,6 +174,41 @@ def test_what_is_monitored_must_be_logged(data):
         find_ticket(make_model(), data, data, iterations=1, every=1, rounds=0, monitor="val_acc")
 
 
+@pytest.mark.parametrize("monitor", ["val_acc", "val_robust_accuracy", 3])
+def test_a_wrong_monitor_is_seen_before_training(data, monitor, monkeypatch, tmp_path):
+    monkeypatch.setattr(lottery, "train_iterations", None)
+    with pytest.raises(ValueError, match="`monitor` must be one of .*'val_accuracy', 'val_loss'"):
+        find_ticket(
+            make_model(), data, data, iterations=1, every=1, monitor=monitor, folder=tmp_path / "f"
+        )
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_folder_of_another_trainer_is_refused(data, tmp_path):
+    def adversarial(eps, **settings):
+        return lambda m: kr.AdversarialTraining(m, kr.attacks.FGSM(eps), **settings)
+
+    def search(**arguments):
+        settings = dict(iterations=2, every=2, rounds=0, folder=tmp_path, verbose=0)
+        return find_ticket(make_model(), data, data, **settings, **arguments)
+
+    search(fine_tune=adversarial(0.1), optimizer=keras.optimizers.SGD(0.5))
+    for arguments, message in [
+        (dict(), "another fine_tune: 'AdversarialTraining', not '(Sequential|Functional)'"),
+        (dict(fine_tune=adversarial(0.2)), "another fine_tune.attack: .FGSM.eps=0.1.*eps=0.2"),
+        (dict(fine_tune=adversarial(0.1, seed=1)), "another fine_tune.seed: 0, not 1"),
+        (dict(fine_tune=adversarial(0.1), optimizer="adam"), "another optimizer: 'SGD', not 'Ad"),
+    ]:
+        arguments = dict(optimizer=keras.optimizers.SGD(0.5)) | arguments
+        with pytest.raises(ValueError, match=message):
+            search(**arguments)
+    rate = keras.optimizers.SGD(0.25)
+    with pytest.raises(ValueError, match="another optimizer.learning_rate: 0.5, not 0.25"):
+        search(fine_tune=adversarial(0.1), optimizer=rate)
+    # The same ones, made anew.
+    search(fine_tune=adversarial(0.1), optimizer=keras.optimizers.SGD(0.5))
+
+
 def test_no_rewinding_to_a_step_that_cannot_be_seen(data):
     def fine_tune(model):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -118,9 +118,23 @@ def test_depthwise_and_transposed_kernels_are_rounded_by_output_channel(rng):
     [
         (dict(attack="pgd"), TypeError, "`attack` must be an attack such as"),
         (dict(batch_size=0), ValueError, "`batch_size` must be at least 1"),
+        (dict(x=np.ones((3, 5), "f4")), ValueError, r"inputs of shape \(5,\), .* takes \(4,\)"),
+        (dict(x=np.ones((3, 4, 1), "f4")), ValueError, r"`x` has inputs of shape \(4, 1\)"),
+        (dict(y=[0, 1, 3]), ValueError, r"`y` must be in \[0, 3\), got labels in \[0, 3\]"),
+        (dict(y=np.eye(4)[:3]), ValueError, "`y` has 4 columns, but the model gives 3"),
+        (dict(y=np.full((3, 3), 1 / 3)), ValueError, "`y` must be class numbers"),
+        (dict(y=[0, 1]), ValueError, "same length, got 3 and 2"),
     ],
 )
 def test_what_cannot_run_is_refused_first(arguments, error, match):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    arguments = dict(x=np.ones((3, 4), "float32"), y=np.arange(3)) | arguments
     with pytest.raises(error, match=match):
-        sensitivity(model, np.ones((3, 4), "float32"), np.arange(3), bits=4, **arguments)
+        sensitivity(model, bits=4, **arguments)
+
+
+def test_a_model_of_two_inputs_is_refused():
+    ends = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(ends, keras.layers.Dense(3)(keras.layers.Add()(ends)))
+    with pytest.raises(ValueError, match="`model` must have one input, got 2"):
+        sensitivity(model, np.ones((3, 4), "float32"), np.arange(3), bits=4)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
-from keras_robust.compress import Budget, Prune, PruneNeurons, prune_until
+from keras_robust.compress import Budget, Prune, PruneNeurons, Recipe, prune_until
 from keras_robust.compress import _until as until
 from keras_robust.compress._masks import find_kernels, value_of
 
@@ -109,6 +109,39 @@ def test_errors(setting, arguments, error, match):
     arguments = {"train_ds": data, "validation_data": data, "verbose": 0, **arguments}
     with pytest.raises(error, match=match):
         prune_until(model, **arguments)
+
+
+def test_a_wrong_metric_is_seen_after_one_batch(setting):
+    model, data = setting
+    seen = []
+    counted = data.map(
+        lambda x, y: (tf.py_function(lambda x: seen.append(1) or x, [x], x.dtype), y)
+    )
+    counted = counted.map(lambda x, y: (tf.ensure_shape(x, (None, 12)), y))
+    with pytest.raises(ValueError, match="`metric` is 'acc', but the trainer measures .'accuracy'"):
+        prune_until(model, data, counted, metric="acc", verbose=0)
+    # One is looked at to check the data, one to ask the trainer, and not all four again.
+    assert 1 < len(seen) < 4
+
+
+def test_a_recipe_sees_it_before_any_stage(setting):
+    model, data = setting
+
+    class Never(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise AssertionError("training started")
+
+    def run(budget, **arguments):
+        stages = [PruneNeurons(0.25, score="l1"), Prune(0.9, until=budget)]
+        Recipe(stages).run(model, data, epochs=2, verbose=0, callbacks=[Never()], **arguments)
+
+    for metric in ("robust_accuracy", "val_accuracy"):
+        with pytest.raises(ValueError, match=f"`Budget.metric` is '{metric}', but the trainer"):
+            run(Budget(metric=metric), validation_data=data)
+    with pytest.raises(ValueError, match="`until` looks at 'accuracy' .* `validation_data`"):
+        run(Budget())
+    with pytest.raises(AssertionError, match="training started"):
+        run(Budget(), validation_data=data)
 
 
 def test_a_model_with_zeros_already_goes_on_to_more(setting):
