@@ -25,6 +25,7 @@ GradientPenalty(0.1)      76.1      57.3      57.6             1.9
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import time
@@ -35,42 +36,92 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust._keras import keras
 
-EPS = 0.1
+COLUMNS = ("clean %", "PGD-20 %", "margin %", "AutoAttack %", "CPU s an epoch", "CPU min")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a table is made.
+
+    Attributes:
+        eps: radius, linf.
+        epochs: of Adam; its rate rises to 1e-3 in the first 200 steps and falls by a cosine.
+        ramp: share of the steps over which eps grows to its full size.
+        images: training images, None for all.
+        autoattack: test images that AutoAttack sees, 0 for none.
+        attack_dtype: what the passes of the attack compute in.
+    """
+
+    eps: float
+    epochs: int
+    ramp: float = 0.0
+    images: int | None = None
+    autoattack: int = 0
+    attack_dtype: str | None = None
+
+
+SETTINGS = {
+    "embedded": Setting(0.1, epochs=2, images=10_000),
+    "mnist": Setting(0.3, epochs=6, ramp=0.4, autoattack=300, attack_dtype="bfloat16"),
+    "fashion_mnist": Setting(0.1, epochs=10, ramp=0.2, autoattack=300, attack_dtype="bfloat16"),
+    "cifar10": Setting(8 / 255, epochs=10, ramp=0.2, autoattack=300, attack_dtype="bfloat16"),
+}
 
 
 def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="little data, one epoch")
-    parser.add_argument("--images", type=int, default=None, help="training images")
+    parser.add_argument("--data", default="embedded", help="name or .npz for kr.data.load")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--only", nargs="*", help="names of objectives")
-    parser.add_argument("--output", type=pathlib.Path, help="JSON file for the numbers")
+    parser.add_argument("--output", type=pathlib.Path, help="JSON for the rows; those in it stay")
     options = parser.parse_args(arguments)
-    images = options.images or (512 if options.quick else 10_000)
-    epochs = options.epochs or (1 if options.quick else 2)
-    data = kr.data.load("embedded", batch_size=128, limit=images)
-    test = kr.data.load("embedded", batch_size=100 if options.quick else 1000).test
+    setting = setting_of(options)
+    data = kr.data.load(options.data, batch_size=128, limit=setting.images)
+    test = kr.data.load(options.data, batch_size=100 if options.quick else 1000).test
     test = next(iter(test))
 
     rows = {}
-    print(f"{'':22}{'clean %':>8}{'PGD-20 %':>10}{'margin %':>10}{'CPU s an epoch':>16}")
-    for name, objective in objectives(data.train).items():
+    if options.output and options.output.exists():
+        rows = json.loads(options.output.read_text())
+    print(f"{'':22}" + "".join(f"{column:>16}" for column in COLUMNS))
+    for name, objective in objectives(data).items():
         if options.only and name not in options.only:
             continue
-        model, seconds, average = trained(objective, data.train, epochs, smooth="smoothing" in name)
-        report(rows, name, model, test, seconds)
-        if name == "Madry":
-            with average.applied():
-                report(rows, "Madry, average (EMA)", model, test, seconds)
-        if options.output:
-            options.output.write_text(json.dumps(rows, indent=1))
+        if name not in rows:
+            model, average, costs = trained(objective, data, setting, smooth="smoothing" in name)
+            rows[name] = measured(model, test, setting) + costs
+            if name == "Madry":
+                with average.applied():
+                    rows["Madry, average (EMA)"] = measured(model, test, setting) + costs
+            if options.output:
+                options.output.write_text(json.dumps(rows, indent=1))
+        for shown in [name] + ["Madry, average (EMA)"] * (name == "Madry"):
+            print(line(shown, rows[shown]), flush=True)
     return rows
 
 
-def objectives(train) -> dict:
+def setting_of(options) -> Setting:
+    """That of the data set whose name the given one begins with, cut down as asked for."""
+    stem = pathlib.Path(options.data).stem
+    known = [setting for name, setting in SETTINGS.items() if stem.startswith(name)]
+    if not known:
+        raise SystemExit(f"--data: no setting for {options.data!r}, there is {[*SETTINGS]}.")
+    setting = known[0]
+    if options.quick:
+        setting = dataclasses.replace(setting, images=512, epochs=1, autoattack=0)
+    return dataclasses.replace(setting, epochs=options.epochs or setting.epochs)
+
+
+def line(name, row) -> str:
+    cells = ("" if value is None else f"{value:.1f}" for value in row)
+    return f"{name:22}" + "".join(f"{cell:>16}" for cell in cells)
+
+
+def objectives(data) -> dict:
     """Name -> objective; None is training without any."""
     o = kr.objectives
-    other, _, _ = trained(None, train, 1, seed=1)
+    other, _, _ = trained(None, data, Setting(0.1, epochs=1), seed=1)
     return {
         "plain": None,
         "Madry": o.Madry(),
@@ -85,12 +136,12 @@ def objectives(train) -> dict:
         "Fast, GradAlign 0.2": o.Fast(grad_align=0.2),
         "Free(4)": o.Free(replays=4),
         "VAT(1)": o.VAT(),
-        "GradientPenalty(0.1)": o.GradientPenalty(weight=EPS, norm="l1"),
+        "GradientPenalty(0.1)": o.GradientPenalty(weight=0.1, norm="l1"),
     }
 
 
 class Clock(keras.callbacks.Callback):
-    """Processor seconds of the fastest epoch: the first one also traces."""
+    """Processor seconds of every epoch; the first one also traces."""
 
     def __init__(self):
         super().__init__()
@@ -103,32 +154,51 @@ class Clock(keras.callbacks.Callback):
         self.seconds.append(time.process_time() - self._start)
 
 
-def trained(objective, train, epochs, seed=0, smooth=False):
-    """A model, the seconds of its fastest epoch, and its average weights."""
-    model, clock = kr.zoo.small_cnn(seed=seed), Clock()
-    average = kr.training.WeightAverage(decay=0.98)
+def trained(objective, data, setting, seed=0, smooth=False):
+    """A model, its average weights, and `[seconds of the fastest epoch, minutes of all]`."""
+    model = kr.zoo.small_cnn(data.input_shape, data.classes, seed=seed)
+    clock, average = Clock(), kr.training.WeightAverage(decay=0.98)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    steps = int(data.train.cardinality()) * setting.epochs
+    steps *= objective.replays if isinstance(objective, kr.objectives.Free) else 1
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-4, max(steps - 200, 1), warmup_target=1e-3, warmup_steps=min(200, steps // 2)
+    )
     if objective is None:
-        model.compile(keras.optimizers.Adam(1e-3), loss)
-        model.fit(train, epochs=epochs, callbacks=[clock], verbose=0)
-        return model, min(clock.seconds), None
-    attack = kr.attacks.PGD(EPS, steps=7)
-    trainer = kr.AdversarialTraining(model, attack, objective)
-    trainer.compile(keras.optimizers.Adam(1e-3), kr.losses.LabelSmoothing(0.1) if smooth else loss)
+        model.compile(keras.optimizers.Adam(rate), loss)
+        model.fit(data.train, epochs=setting.epochs, callbacks=[clock], verbose=0)
+        return model, None, [min(clock.seconds), sum(clock.seconds) / 60]
+    # VAT's finite differences would drown in the rounding of bfloat16.
+    passes = None if isinstance(objective, kr.objectives.VAT) else setting.attack_dtype
+    trainer = kr.AdversarialTraining(
+        model,
+        kr.attacks.PGD(setting.eps, steps=7),
+        objective,
+        eps_ramp=kr.training.Ramp(int(setting.ramp * steps)) if setting.ramp else None,
+        attack_dtype=passes,
+    )
+    trainer.compile(keras.optimizers.Adam(rate), kr.losses.LabelSmoothing(0.1) if smooth else loss)
     callbacks = [clock, average] if isinstance(objective, kr.objectives.Madry) else [clock]
-    trainer.fit(train, epochs=epochs, callbacks=callbacks, verbose=0)
-    return model, min(clock.seconds), average
+    trainer.fit(data.train, epochs=setting.epochs, callbacks=callbacks, verbose=0)
+    return model, average, [min(clock.seconds), sum(clock.seconds) / 60]
 
 
-def report(rows, name, model, test, seconds):
-    """Measures and prints one row. Training climbs the cross-entropy, so also the margin."""
+def measured(model, test, setting) -> list:
+    """Shares right in percent: clean, under PGD-20 by two losses, and under AutoAttack."""
     x, y = test
-    attacks = [None, *(kr.attacks.PGD(EPS, steps=20, loss=loss) for loss in ("ce", "margin"))]
-    inputs = [x if attack is None else attack(model, x, y) for attack in attacks]
-    found = [np.mean(np.argmax(model(part, training=False), 1) == y) for part in inputs]
-    rows[name] = [*(round(100 * float(share), 1) for share in found), round(seconds, 2)]
-    clean, pgd, margin, seconds = rows[name]
-    print(f"{name:22}{clean:8.1f}{pgd:10.1f}{margin:10.1f}{seconds:16.1f}", flush=True)
+    attacks = [
+        None,
+        *(kr.attacks.PGD(setting.eps, steps=20, loss=loss) for loss in ("ce", "margin")),
+    ]
+    row = [right(model, attack, x, y) for attack in attacks]
+    count = setting.autoattack
+    strongest = kr.attacks.AutoAttack(setting.eps)
+    return [*row, right(model, strongest, x[:count], y[:count]) if count else None]
+
+
+def right(model, attack, x, y) -> float:
+    inputs = x if attack is None else attack(model, x, y)
+    return 100 * float(np.mean(np.argmax(model(inputs, training=False), 1) == y))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.attacks._attack import call_logits
 from keras_robust.layers._state import mean_if_any
+from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import Evidence, StopAtNaN
@@ -109,16 +110,7 @@ class AdversarialTraining(keras.Model):
         _check_type(objective, Objective, "objective", "kr.objectives.Madry()")
         if eps_ramp is not None:
             _check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")
-        if attack_dtype not in (None, "bfloat16", "float16"):
-            raise ValueError(
-                f"`attack_dtype` must be 'bfloat16', 'float16' or None, got {attack_dtype!r}."
-            )
-        wrapped = [layer.name for layer in model._flatten_layers() if _is_wrapped(layer)]
-        if attack_dtype and wrapped:
-            raise ValueError(
-                "`attack_dtype` must be None for a model whose layers compute their weights, as "
-                f"binary and TF-MOT's do, got {attack_dtype!r} and such layers {wrapped}."
-            )
+        check_attack_dtype(attack_dtype, model, objective)
         whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
         if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):
             raise ValueError(
@@ -285,7 +277,7 @@ class AdversarialTraining(keras.Model):
         self._carried = Carried(self.distribute_strategy, rows, examples[0].shape[1:])
 
     def carried_variables(self) -> list:
-        """What the objective carries from step to step on this machine: part of a run's state."""
+        """What each replica carries from step to step: part of a run's state."""
         return [] if self._carried is None else self._carried.variables()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -379,12 +371,6 @@ def _correct(logits, y) -> tf.Tensor:
     y = check_labels(y)
     y = y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
     return tf.argmax(logits, axis=-1, output_type=tf.int32) == y
-
-
-def _is_wrapped(layer) -> bool:
-    return type(layer).__module__.startswith("tensorflow_model_opt") or hasattr(
-        layer, "resolve_once"
-    )
 
 
 def _bounds(attack):

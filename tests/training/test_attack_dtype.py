@@ -79,3 +79,13 @@ def test_an_error_in_the_attack_leaves_the_policy(cnn, blobs):
 def test_other_types_are_refused(cnn):
     with pytest.raises(ValueError, match="`attack_dtype` must be 'bfloat16', 'float16' or None"):
         kr.AdversarialTraining(cnn(), kr.attacks.PGD(0.1), attack_dtype="float64")
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda inner: inner, lambda inner: kr.objectives.AWP(inner=inner)]
+)
+def test_finite_differences_are_refused(cnn, wrap):
+    with pytest.raises(ValueError, match="small finite differences drown in the rounding of bf"):
+        kr.AdversarialTraining(
+            cnn(), kr.attacks.PGD(0.1), wrap(kr.objectives.VAT()), attack_dtype="bfloat16"
+        )

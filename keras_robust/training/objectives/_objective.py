@@ -81,6 +81,8 @@ class Objective(abc.ABC):
     carries = False
     # Whether the data holds teachers' logits beside the labels.
     stored = False
+    # Whether examples are found by finite differences, which need float32.
+    takes_differences = False
 
     @abc.abstractmethod
     def perturb(self, step: Step, x, y) -> tf.Tensor:

@@ -43,6 +43,7 @@ class VAT(Objective):
     weight: float = 1.0
     iterations: int = 1
     xi: float = 0.1
+    takes_differences = True
 
     def __post_init__(self):
         check_weight(self, "weight")
