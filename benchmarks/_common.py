@@ -19,7 +19,14 @@ import time
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-PACKAGES = ("tensorflow", "numpy", "adversarial-robustness-toolbox", "foolbox", "cleverhans")
+PACKAGES = (
+    "tensorflow",
+    "numpy",
+    "adversarial-robustness-toolbox",
+    "foolbox",
+    "cleverhans",
+    "neural-structured-learning",
+)
 
 
 def parser(description: str, name: str) -> argparse.ArgumentParser:

@@ -4,21 +4,31 @@ Each is imported only here and only when it is asked for. `pip install` lines: R
 """
 
 import importlib
+import sys
+import types
 
 import numpy as np
 import tensorflow as tf
-from _tf_peers import art_classifier
+from _steps import Fit
+from _tf_peers import art_classifier, nsl_config, nsl_neighbors
+
+from keras_robust._keras import LEGACY, keras
 
 MODULES = {
     "ART": "art.attacks.evasion",
     "Foolbox": "foolbox",
     "CleverHans": "cleverhans.tf2.attacks.projected_gradient_descent",
+    "NSL": "neural_structured_learning",
 }
+# Parts of peers that the others here can do without, and that TensorFlow's API of today breaks.
+BROKEN = ("neural_structured_learning.estimator",)
 
 
 def available(wanted=True) -> tuple[list[str], dict[str, str]]:
     """Names of the peers that can be imported, and why the others can not."""
     found, missing = [], {}
+    for module in BROKEN:
+        sys.modules.setdefault(module, types.ModuleType(module))
     for name, module in MODULES.items():
         if not wanted:
             missing[name] = "--no-peers"
@@ -39,7 +49,12 @@ def training(peer, x, y, make, attack_steps, eps, step_size) -> dict:
         x, y: numpy, a few batches of images and labels.
         make: `() -> (model, optimizer, compiled step (x, y))`.
     """
-    maker = {"ART": _art_training, "Foolbox": _foolbox_training, "CleverHans": _ch_training}[peer]
+    maker = {
+        "ART": _art_training,
+        "Foolbox": _foolbox_training,
+        "CleverHans": _ch_training,
+        "NSL": _nsl_training,
+    }[peer]
     return maker(x, y, make, attack_steps, eps, step_size)
 
 
@@ -103,3 +118,34 @@ def _ch_training(x, y, make, attack_steps, eps, step_size):
             step(x_adv, labels)
 
     return {"CleverHans PGD + compiled train step": run}
+
+
+def _nsl_training(x, y, make, attack_steps, eps, step_size):
+    batch = 128
+    settings = (attack_steps, eps, step_size, "infinity")
+    model, _, step = make()
+    images, labels = tf.constant(x[:batch]), tf.constant(y[:batch])
+
+    @tf.function
+    def both(images, labels):
+        step(nsl_neighbors(model, images, labels, *settings), labels)
+
+    def run_best(steps):
+        for _ in range(steps):
+            both(images, labels)
+
+    found = {"NSL gen_adv_neighbor and train step in one tf.function": run_best}
+    if not LEGACY:
+        return found  # Its wrapper asks a model for what Keras 3 has no more.
+
+    from neural_structured_learning.keras import AdversarialRegularization
+
+    model, optimizer, _ = make()
+    (name,) = model.input_names
+    wrapped = AdversarialRegularization(model, adv_config=nsl_config(*settings, name=name))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    wrapped.compile(optimizer, loss)
+    data = tf.data.Dataset.from_tensor_slices({name: x, "label": y})
+    data = data.batch(batch, drop_remainder=True)  # Its random start must know the size.
+    name = "NSL AdversarialRegularization, fit; clean loss too"
+    return found | {name: Fit(wrapped, data.repeat())}

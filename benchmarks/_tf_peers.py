@@ -1,4 +1,4 @@
-"""The attacks of ART, Foolbox and CleverHans, called as their documentation says.
+"""The attacks of ART, Foolbox, CleverHans and NSL, called as their documentation says.
 
 `make(peer, model, contest)` gives a function of numpy arrays `(x, y) -> x_adv`, or None where
 the peer has no such attack. Each peer is imported only where it is asked for.
@@ -15,7 +15,13 @@ ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 
 def make(peer, model, contest):
     """A function `(x, y) -> x_adv`, or None."""
-    maker = {"ART": _art, "Foolbox": _foolbox, "CleverHans": _cleverhans, SPARSE: _sparse}[peer]
+    maker = {
+        "ART": _art,
+        "Foolbox": _foolbox,
+        "CleverHans": _cleverhans,
+        "NSL": _nsl,
+        SPARSE: _sparse,
+    }[peer]
     return maker(model, contest)
 
 
@@ -258,3 +264,51 @@ def _ch_cw(model, contest):
     return lambda x, y: np.asarray(
         carlini_wagner_l2(model, tf.constant(x), y=tf.constant(y), **search)
     )
+
+
+def nsl_config(steps, eps, step_size, norm, name=""):
+    """NSL's settings of PGD; `name` is that of the model's input where features are named."""
+    import neural_structured_learning as nsl
+
+    return nsl.configs.make_adv_reg_config(
+        multiplier=1.0,
+        adv_step_size=step_size,
+        adv_grad_norm=norm,
+        clip_value_min={name: 0.0},
+        clip_value_max={name: 1.0},
+        pgd_iterations=steps,
+        pgd_epsilon=eps,
+        random_init=True,
+    )
+
+
+def nsl_neighbors(model, x, y, steps, eps, step_size, norm):
+    """NSL's adversarial neighbours of a batch, for code that is being traced."""
+    import neural_structured_learning as nsl
+
+    found, _ = nsl.lib.gen_adv_neighbor(
+        x,
+        tf.constant(0.0),  # With a random start it is not looked at.
+        nsl_config(steps, eps, step_size, norm).adv_neighbor_config,
+        pgd_model_fn=lambda x: model(x, training=False),
+        pgd_loss_fn=lambda y, logits: tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        ),
+        pgd_labels=y,
+        use_while_loop=True,
+    )
+    return tf.stop_gradient(found)
+
+
+def _nsl(model, contest):
+    budget = contest.budget
+    if contest.kind != "pgd" or contest.norm == "l1" or budget["restarts"] > 1:
+        return None  # It has no restarts, and refuses l1.
+    norm = {"linf": "infinity", "l2": "l2"}[contest.norm]
+
+    @tf.function  # Its random start needs to know the size of the batch.
+    def run(x, y):
+        settings = (budget["steps"], contest.eps, budget["step_size"], norm)
+        return nsl_neighbors(model, x, y, *settings)
+
+    return lambda x, y: run(tf.constant(x), tf.constant(y)).numpy()

@@ -55,11 +55,12 @@ def render_train_step(result: dict) -> str:
         "round.",
     ]
     once = [row["once_cpu_ms"] for row in result["rows"] if "once_cpu_ms" in row]
-    lines[-1] += (
-        " Trace: CPU seconds that the first call of `fit` spends beside its steps. Every later "
-        f"call spends {min(once):.0f} to {max(once):.0f} CPU ms beside them (check of the data, "
-        "iterator, shuffle buffer); neither is in the time of a step."
-    )
+    if once:
+        lines[-1] += (
+            " Trace: CPU seconds that the first call of `fit` spends beside its steps. Every later "
+            f"call spends {min(once):.0f} to {max(once):.0f} CPU ms beside them (check of the "
+            "data, iterator, shuffle buffer); neither is in the time of a step."
+        )
     lines += ["", "Same work? PGD-7 of each on one batch and network, briefly trained:", ""]
     lines += ["| attack | cross-entropy | largest change of a pixel |", "|---|--:|--:|"]
     for row in result["same_work"]:
@@ -157,7 +158,8 @@ def _span(spread) -> str:
 
 def _about(result) -> list[str]:
     env = result["environment"]
-    packages = ("tensorflow", "adversarial-robustness-toolbox", "foolbox", "cleverhans", "torch")
+    packages = ("tensorflow", "adversarial-robustness-toolbox", "foolbox", "cleverhans")
+    packages += ("neural-structured-learning", "torch")
     versions = ", ".join(f"{name} {env[name]}" for name in packages if env.get(name))
     lines = [
         "",

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py            # a few minutes; writes results/
     python benchmarks/train_step.py --table    # the table of what was written, runs nothing
+    python benchmarks/train_step.py --only PGD-7 "same work"    # some groups; writes nothing
 
 `TF_USE_LEGACY_KERAS=1` measures tf_keras, otherwise Keras 3. Primary number: CPU milliseconds
 of a step of 128 images on one pinned core with one thread. The variants of a group alternate
@@ -21,6 +22,7 @@ FIT = "AdversarialTraining, fit"
 SUM = "sum of the parts: {0} gradients to x, one training step"
 BY_HAND = "by hand, one tf.function"
 HALF = f"{FIT}, attack_dtype bfloat16"
+SAME_WORK = "same work"
 CLUSTERED = f"{FIT}, 16 clusters, searched once a step"
 
 
@@ -28,6 +30,9 @@ def main(arguments=None) -> dict | None:
     options = _common.parser(__doc__.partition("\n")[0], "train_step")
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--steps", type=int, default=5, help="steps of each variant in a round")
+    options.add_argument(
+        "--only", nargs="+", metavar="GROUP", help="such as PGD-10, clustered, 'same work'"
+    )
     options.add_argument("--table", action="store_true", help="print the tables of results/")
     options = options.parse_args(arguments)
     if options.table:
@@ -39,7 +44,7 @@ def main(arguments=None) -> dict | None:
     options.attack_steps = (2, 3) if options.quick else (7, 20)
     _common.pin(options.core)
     result = measure(options)
-    path = _common.result_path(options, "train_step")
+    path = _common.result_path(options, "train_step") if not options.only else options.output
     if path is not None:
         _common.save(path, result)
     print(tables.render_train_step(result))
@@ -60,7 +65,11 @@ def measure(options) -> dict:
     rows = []
     groups = list(_groups(data, batch, peers, options))
     groups += [] if options.quick else _large(options)
-    for group, reference, variants, images in groups:
+    chosen = _chosen([group for group, *_ in groups] + [SAME_WORK], options.only)
+    for group, reference, make, images in groups:
+        if group not in chosen:
+            continue
+        variants = make()
         print(f"group {group}: {len(variants)} variants", file=sys.stderr, flush=True)
         small = images == len(batch[1])
         rounds, steps = (options.rounds, options.steps) if small else (min(3, options.rounds), 1)
@@ -94,9 +103,24 @@ def measure(options) -> dict:
         },
         "targets": _targets(rows),
         "rows": rows,
-        "same_work": same_work(data.take(20) if options.quick else data, batch, peers),
+        "same_work": same_work(data.take(20) if options.quick else data, batch, peers)
+        if SAME_WORK in chosen
+        else [],
         "left_out": left_out,
     }
+
+
+def _chosen(groups, only) -> set[str]:
+    """The groups named in `only`, in full or by their beginning; all without it."""
+    if only is None:
+        return set(groups)
+    chosen = set()
+    for word in only:
+        found = [g for g in groups if g == word] or [g for g in groups if g.startswith(word)]
+        if not found:
+            raise SystemExit(f"--only {word}: no such group. There are: {'; '.join(groups)}.")
+        chosen.update(found)
+    return chosen
 
 
 def _targets(rows) -> list[dict]:
@@ -116,24 +140,30 @@ def _targets(rows) -> list[dict]:
 
 def _large(options):
     """ResNet-18, batches of random images: what they show does not change the time."""
-    import _steps
-    import numpy as np
-    import tensorflow as tf
-
     few, images = options.attack_steps[0], 16
-    x = np.random.default_rng(options.seed).random((2 * images, 32, 32, 3), np.float32)
-    data = tf.data.Dataset.from_tensor_slices((x, np.arange(2 * images) % 10)).batch(images)
-    batch = next(iter(data))
-    parts = _steps.Parts(*batch, make=_steps.resnet)
-    variants = {SUM.format(few): parts.madry(few)}
-    for name, dtype in ((FIT, None), (HALF, "bfloat16")):
-        trained = _steps.trainer(few, make=_steps.resnet, attack_dtype=dtype)
-        variants[name] = _steps.Fit(trained, data)
+
+    def variants():
+        import _steps
+        import numpy as np
+        import tensorflow as tf
+
+        x = np.random.default_rng(options.seed).random((2 * images, 32, 32, 3), np.float32)
+        data = tf.data.Dataset.from_tensor_slices((x, np.arange(2 * images) % 10)).batch(images)
+        parts = _steps.Parts(*next(iter(data)), make=_steps.resnet)
+        found = {SUM.format(few): parts.madry(few)}
+        for name, dtype in ((FIT, None), (HALF, "bfloat16")):
+            trained = _steps.trainer(few, make=_steps.resnet, attack_dtype=dtype)
+            found[name] = _steps.Fit(trained, data)
+        return found
+
     yield f"ResNet-18, PGD-{few}", SUM.format(few), variants, images
 
 
 def _groups(data, batch, peers, options):
-    """(group, name of the row that counts as 1, name -> function of a number of steps, batch)."""
+    """(group, name of the row that counts as 1, what makes its variants, size of a batch).
+
+    Variants are name -> function of a number of steps.
+    """
     for group, reference, variants in _small(data, batch, peers, options):
         yield group, reference, variants, len(batch[1])
 
@@ -146,75 +176,68 @@ def _small(data, batch, peers, options):
     from keras_robust._keras import LEGACY
 
     fit, (few, many) = _steps.Fit, options.attack_steps
-    parts = _steps.Parts(*batch)
-    loop = _steps.unrolled_fit(_steps.trainer(few), data, 0)
-    natural = _steps.compiled(kr.zoo.small_cnn())
-    variants = {
-        SUM.format(few): parts.madry(few),
-        "part: gradient to x": parts.gradient,
-        "part: training step": parts.train,
-        "natural training, fit": fit(natural, data),
-        BY_HAND: _steps.plain_loop(*batch, few),
-        FIT: fit(_steps.trainer(few), data),
-        HALF: fit(_steps.trainer(few, attack_dtype="bfloat16"), data),
-        "AdversarialTraining, its compiled step without fit": _steps.compiled_step(
-            _steps.trainer(few), data
-        ),
-        "AdversarialTraining, fit, tf.while_loop for the attack": loop,
-    }
-    yield f"PGD-{few}", SUM.format(few), variants | _peer_variants(data, peers, options.steps)
-    ten = few + 3
-    yield (
-        f"PGD-{ten}",
-        SUM.format(ten),
-        {SUM.format(ten): parts.madry(ten), FIT: fit(_steps.trainer(ten), data)},
-    )
-    if LEGACY:
-        plain = f"{FIT}, plain"
-        yield (
-            f"clustered, PGD-{few}",
-            plain,
-            {
-                plain: fit(_steps.trainer(few), data),
-                CLUSTERED: fit(_steps.trainer(few, make=lambda: _steps.clustered(True)), data),
-                f"{FIT}, 16 clusters, searched in each pass": fit(
-                    _steps.trainer(few, make=lambda: _steps.clustered(False)), data
-                ),
-            },
-        )
-    trades = f"sum of the parts: forward, {few} gradients to x, training step on both batches"
-    yield (
-        f"TRADES, PGD-{few}",
-        trades,
-        {
-            trades: parts.trades(few),
-            FIT: fit(_steps.trainer(few, kr.objectives.TRADES(beta=6.0)), data),
-        },
-    )
-    unrolled = _steps.unrolled_fit(_steps.trainer(many), data, many)
-    loop = _steps.unrolled_fit(_steps.trainer(many), data, 0)
-    yield (
-        f"PGD-{many}",
-        SUM.format(many),
-        {
-            SUM.format(many): parts.madry(many),
-            f"{FIT}, unrolled": unrolled,
-            f"{FIT}, tf.while_loop for the attack": loop,
-        },
-    )
-    if options.quick:
-        return  # Compiling takes longer than all else.
-    xla = _steps.Parts(*batch, jit=True)
-    yield (
-        f"PGD-{few}, jit_compile=True",
-        SUM.format(few),
-        {
-            SUM.format(few): xla.madry(few),
+
+    def main_group():
+        parts = _steps.Parts(*batch)
+        loop = _steps.unrolled_fit(_steps.trainer(few), data, 0)
+        return {
+            SUM.format(few): parts.madry(few),
+            "part: gradient to x": parts.gradient,
+            "part: training step": parts.train,
+            "natural training, fit": fit(_steps.compiled(kr.zoo.small_cnn()), data),
+            BY_HAND: _steps.plain_loop(*batch, few),
+            FIT: fit(_steps.trainer(few), data),
+            HALF: fit(_steps.trainer(few, attack_dtype="bfloat16"), data),
+            "AdversarialTraining, its compiled step without fit": _steps.compiled_step(
+                _steps.trainer(few), data
+            ),
+            "AdversarialTraining, fit, tf.while_loop for the attack": loop,
+        } | _peer_variants(data, peers, options.steps)
+
+    def more_steps():
+        found = {SUM.format(ten): _steps.Parts(*batch).madry(ten)}
+        return found | {FIT: fit(_steps.trainer(ten), data)}
+
+    def clusters():
+        return {
+            plain: fit(_steps.trainer(few), data),
+            CLUSTERED: fit(_steps.trainer(few, make=lambda: _steps.clustered(True)), data),
+            f"{FIT}, 16 clusters, searched in each pass": fit(
+                _steps.trainer(few, make=lambda: _steps.clustered(False)), data
+            ),
+        }
+
+    def divergences():
+        found = {trades: _steps.Parts(*batch).trades(few)}
+        return found | {FIT: fit(_steps.trainer(few, kr.objectives.TRADES(beta=6.0)), data)}
+
+    def loops():
+        return {
+            SUM.format(many): _steps.Parts(*batch).madry(many),
+            f"{FIT}, unrolled": _steps.unrolled_fit(_steps.trainer(many), data, many),
+            f"{FIT}, tf.while_loop for the attack": _steps.unrolled_fit(
+                _steps.trainer(many), data, 0
+            ),
+        }
+
+    def compiled():
+        return {
+            SUM.format(few): _steps.Parts(*batch, jit=True).madry(few),
             BY_HAND: _steps.plain_loop(*batch, few, jit=True),
             FIT: fit(_steps.trainer(few, jit=True), data),
             f"{FIT}, jit_compile=False": fit(_steps.trainer(few), data),
-        },
-    )
+        }
+
+    ten, plain = few + 3, f"{FIT}, plain"
+    trades = f"sum of the parts: forward, {few} gradients to x, training step on both batches"
+    yield f"PGD-{few}", SUM.format(few), main_group
+    yield f"PGD-{ten}", SUM.format(ten), more_steps
+    if LEGACY:
+        yield f"clustered, PGD-{few}", plain, clusters
+    yield f"TRADES, PGD-{few}", trades, divergences
+    yield f"PGD-{many}", SUM.format(many), loops
+    if not options.quick:  # Compiling takes longer than all else.
+        yield f"PGD-{few}, jit_compile=True", SUM.format(few), compiled
 
 
 def _peer_variants(data, peers, steps) -> dict:

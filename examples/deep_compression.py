@@ -4,8 +4,8 @@ TF_USE_LEGACY_KERAS=1 python examples/deep_compression.py --quick   # a minute, 
 TF_USE_LEGACY_KERAS=1 python examples/deep_compression.py           # all of MNIST
 
 Each stage's model is packed into a file of --output; those there are not made again. What was
-measured is in docs/packed.md. The loops below train masks and centroids in plain TensorFlow, since
-`Prune` and `Cluster` take one setting for all layers, and the paper has one for each.
+measured is in docs/packed.md. The loops below train masks and centroids in plain TensorFlow, biases
+among them; examples/robust_compression.py does it with `kr.compress.Recipe`.
 """
 
 import argparse

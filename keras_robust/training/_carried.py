@@ -1,5 +1,6 @@
 """The perturbation that an objective carries from step to step."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -32,8 +33,8 @@ class Carried:
         self.variable.assign(tf.ensure_shape(kept, self.variable.shape))
 
     def variables(self) -> list[tf.Variable]:
-        """Those of the replicas on this machine."""
-        return list(self.strategy.experimental_local_results(self.variable))
+        """What `Replicas` reads."""
+        return [self.variable]
 
 
 def replica_variable(value) -> tf.Variable:
@@ -44,3 +45,51 @@ def replica_variable(value) -> tf.Variable:
         synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
+
+
+class Replicas:
+    """Reads and writes what each replica holds in some `replica_variable`s.
+
+    Args:
+        strategy: the trainer's `tf.distribute` strategy.
+        variables: those of `Carried.variables` and the like.
+    """
+
+    def __init__(self, strategy, variables):
+        self.strategy, self.variables = strategy, variables
+        self._gather = tf.function(self._gathered, autograph=False)
+
+    def values(self) -> list[np.ndarray]:
+        """Those of each variable in turn, by the replicas' numbers.
+
+        Among several workers all must call it together.
+        """
+        own = [self.strategy.experimental_local_results(v) for v in self.variables]
+        if any(len(values) < self.strategy.num_replicas_in_sync for values in own):
+            own = self._gather()
+        return [value.numpy() for values in own for value in values]
+
+    def assign(self, values) -> None:
+        """Gives each replica on this machine its own of what `values` read."""
+        if not self.variables:
+            return
+        replicas = self.strategy.num_replicas_in_sync
+        run = tf.function(lambda: self.strategy.run(_number), autograph=False)
+        numbers = [int(n) for n in self.strategy.experimental_local_results(run())]
+        for i, variable in enumerate(self.variables):
+            own = self.strategy.experimental_local_results(variable)
+            for replica, number in zip(own, numbers, strict=True):
+                replica.assign(values[i * replicas + number])
+
+    def _gathered(self):
+        def read():
+            own = [tf.convert_to_tensor(variable)[None] for variable in self.variables]
+            return tf.distribute.get_replica_context().all_gather(own, axis=0)
+
+        gathered = self.strategy.run(read)
+        return [self.strategy.experimental_local_results(values)[0] for values in gathered]
+
+
+def _number():
+    """That of the replica in whose context it is called."""
+    return tf.identity(tf.distribute.get_replica_context().replica_id_in_sync_group)

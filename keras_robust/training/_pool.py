@@ -55,6 +55,5 @@ class Pool:
         return values[:filled], labels[:filled]
 
     def variables(self) -> list[tf.Variable]:
-        """Those of the replicas on this machine."""
-        kept = (self.values, self.labels, self.counts)
-        return [own for v in kept for own in self.strategy.experimental_local_results(v)]
+        """Values, labels and counts, each replica's own; `Replicas` reads them."""
+        return [self.values, self.labels, self.counts]

@@ -20,6 +20,7 @@ from keras_robust._keras import (
     unsaved_randomness,
 )
 from keras_robust.distribute import is_chief, workers
+from keras_robust.training._carried import Replicas
 
 
 class Remembering(keras.callbacks.Callback, abc.ABC):
@@ -87,6 +88,7 @@ class Resume(keras.callbacks.Callback):
         self.jit_compile = None
         # The optimizer's steps before the epoch under way; None between epochs.
         self.steps_before = None
+        self._replicas = None
         check_writable(self.path, "resume")
         for layer in unsaved_randomness(trainer.model):
             warnings.warn(
@@ -125,6 +127,8 @@ class Resume(keras.callbacks.Callback):
             )
         for place, variable in self._variables().items():
             variable.assign(state[place])
+        carried = [state[name] for name in state if name.startswith("objective_")]
+        self._carried().assign(carried)
         self.epochs = [(number, logs) for number, logs in meta["epochs"]]
         self.batches, self.jit_compile = meta["batches"], meta["jit_compile"]
         self.metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
@@ -193,6 +197,7 @@ class Resume(keras.callbacks.Callback):
         variables = self._variables().items()
         # Not np.asarray, which a variable mirrored over several devices does not take.
         arrays = {place: tf.convert_to_tensor(value).numpy() for place, value in variables}
+        arrays |= {f"objective_{i}": value for i, value in enumerate(self._carried().values())}
         arrays |= {f"metric_{i}": value for i, value in enumerate(metrics)}
         meta = json.dumps(
             {
@@ -213,7 +218,10 @@ class Resume(keras.callbacks.Callback):
         """What must be equal for the states to be of one run."""
         trainer = self.trainer
         shapes = [list(variable.shape) for variable in trainer.model.variables]
-        return {
+        replicas = trainer.distribute_strategy.num_replicas_in_sync
+        # Only what each replica carries on depends on how many there are.
+        split = {"replicas": replicas} if replicas > 1 and trainer.carried_variables() else {}
+        return split | {
             "keras": NAME.split()[0],
             "attack": repr(trainer.attack),
             "objective": self.objective,
@@ -224,12 +232,18 @@ class Resume(keras.callbacks.Callback):
             "shapes": shapes,
         }
 
+    def _carried(self) -> Replicas:
+        """What each replica carries from step to step, those of other workers too."""
+        if self._replicas is None:
+            trainer = self.trainer
+            self._replicas = Replicas(trainer.distribute_strategy, trainer.carried_variables())
+        return self._replicas
+
     def _variables(self) -> dict:
         trainer = self.trainer
         named = {f"model_{i}": v for i, v in enumerate(trainer.model.variables)}
         optimizer = optimizer_variables(trainer.optimizer)
         named |= {f"optimizer_{i}": v for i, v in enumerate(optimizer)}
-        named |= {f"objective_{i}": v for i, v in enumerate(trainer.carried_variables())}
         for number, callback in enumerate(self.callbacks):
             own = callback.variables_for(trainer)
             named |= {f"callback_{number}_{i}": v for i, v in enumerate(own)}

@@ -25,15 +25,26 @@ def trained(tmp_path_factory):
     return found, lines
 
 
-@pytest.mark.parametrize("objective", ["madry", "trades", "free"])
+@pytest.mark.parametrize("objective", ["madry", "trades", "awp", "free"])
 @pytest.mark.parametrize("kind", ["mirrored", "multi_worker", "multi_worker-1"])
 def test_the_single_devices_weights_and_logs(trained, kind, objective):
+    """The workers' Free is interrupted after an epoch, and goes on with each one's own rows."""
     found, _ = trained
     single, other = found["single"], found[kind]
     assert np.ptp(single[objective]) > 0.1
     np.testing.assert_allclose(other[objective], single[objective], atol=2e-6)
     logs = f"{objective}_logs"
     np.testing.assert_allclose(other[logs], single[logs], atol=1e-5)
+
+
+def test_pools_of_interrupted_workers_are_those_of_two_devices(trained):
+    """A replica draws from its own pool, so that one device trains another network."""
+    found, _ = trained
+    mirrored = found["mirrored"]
+    assert np.abs(mirrored["feedback"] - found["single"]["feedback"]).max() > 1e-4
+    for kind in ("multi_worker", "multi_worker-1"):
+        for name in ("feedback", "feedback_logs"):
+            np.testing.assert_allclose(found[kind][name], mirrored[name], atol=1e-5)
 
 
 def test_a_killed_worker_costs_an_epoch_at_most(trained):

@@ -1,4 +1,4 @@
-"""What each process of `test_training.py` runs: three objectives on the same few images.
+"""What each process of `test_training.py` runs: some objectives on the same few images.
 
 python train_together.py single|mirrored|multi_worker|killed FOLDER
 """
@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -59,20 +60,38 @@ def network():
     inputs = keras.Input((6, 6, 1))
     x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=start[0])(inputs)
     x = keras.layers.BatchNormalization(trainable=False)(x)
-    x = keras.layers.Flatten()(x)
+    x = keras.layers.Flatten(name="flatten")(x)  # Pools go by the names of layers.
     return keras.Model(inputs, keras.layers.Dense(3, kernel_initializer=start[1])(x))
 
 
-def train(objective, attack, rows=36, **fit):
+def make(objective, attack):
     with STRATEGY.scope():
         model = network()
-        trainer = kr.AdversarialTraining(model, attack, objective)
+        if objective == "feedback":
+            trainer = kr.training.LayerFeedback(model, attack, pool=16, renew=0.5)
+        else:
+            trainer = kr.AdversarialTraining(model, attack, objective)
         trainer.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
-    # The last batch is smaller and splits evenly. But what Free carries is kept by row and
-    # replica, so that in a smaller batch other rows meet it.
-    batches = data(32 if isinstance(objective, kr.objectives.Free) else rows)
-    history = trainer.fit(batches, validation_data=batches, epochs=2, verbose=0, **fit)
-    weights = np.concatenate([np.ravel(value) for value in model.get_weights()])
+    return trainer
+
+
+def train(objective, attack, rows=36, interrupt=None, **fit):
+    """Two epochs; the weights and the logs.
+
+    Args:
+        rows: of the data; of 36 the last batch is smaller and splits evenly.
+        interrupt: folder by which a second trainer goes on after the first epoch.
+    """
+    batches = data(rows)
+    settings = {"validation_data": batches, "verbose": 0} | fit
+    if interrupt is not None:
+        settings["resume"] = interrupt
+        make(objective, attack).fit(batches, epochs=1, **settings)
+        while not (interrupt / "state.npz").exists():  # Only the chief writes it.
+            time.sleep(0.05)
+    trainer = make(objective, attack)
+    history = trainer.fit(batches, epochs=2, **settings)
+    weights = np.concatenate([np.ravel(value) for value in trainer.model.get_weights()])
     return weights, [values for _, values in sorted(history.history.items())]
 
 
@@ -81,11 +100,17 @@ def main():
     todo = {
         "madry": (kr.objectives.Madry(), plain),
         "trades": (kr.objectives.TRADES(), Patterned(eps=0.1, steps=2)),
+        "awp": (kr.objectives.AWP(gamma=0.02), plain),
         "free": (kr.objectives.Free(replays=2), plain),
+        "feedback": ("feedback", plain),
     }
     found = {}
     for name in ["madry"] if KIND == "killed" else todo:
         settings = {}
+        if name in ("free", "feedback"):
+            # What is carried is kept by row and replica: in a smaller batch other rows meet it.
+            settings["rows"] = 32
+            settings["interrupt"] = FOLDER / name if KIND == "multi_worker" else None
         if KIND == "killed":
             settings = {"resume": FOLDER / "state", "callbacks": [KillOnce()]}
         found[name], found[f"{name}_logs"] = train(*todo[name], **settings)

@@ -87,23 +87,22 @@ def _placed(weights, values):
 
 
 def _over_replicas(gradients):
-    """The sum over the replicas of this machine, so that the weights of all move alike."""
+    """The sum over all replicas, so that the weights of all move alike."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return gradients
-    if isinstance(context.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        raise ValueError(
-            "AWP moves weights by a sum over the devices of one machine. Train it on one worker, "
-            'for instance with kr.distribute.strategy("mirrored").'
-        )
     known = [g for g in gradients if g is not None]
-
-    def add(strategy, values):
-        # Not a collective: those of the optimizer, in the same step, must meet in their order.
-        return [tf.add_n(strategy.experimental_local_results(value)) for value in values]
-
-    summed = iter(context.merge_call(add, args=(known,)))
+    if isinstance(context.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, known))
+    else:
+        # No collective on one machine: those of its replicas, which run side by side, must meet
+        # in one order with the optimizer's in the same step.
+        summed = iter(context.merge_call(_add, args=(known,)))
     return [None if g is None else next(summed) for g in gradients]
+
+
+def _add(strategy, values):
+    return [tf.add_n(strategy.experimental_local_results(value)) for value in values]
 
 
 def _assign(weights, values):

@@ -89,8 +89,20 @@ def test_every_public_objective_is_here():
     assert {name.split(",")[0].split(" ")[0] for name in MAKERS} == {*objectives.__all__} - abstract
 
 
+# How HLO writes a size that is known when it runs, and what leaves the device.
+NOT_FOR_A_TPU = ("<=", "callback", "infeed(", "outfeed(", "send(", "recv(")
+
+
+def lowered(step, *arguments) -> str:
+    """What XLA is given of `step`: HLO as text, not compiled for any device."""
+    return tf.function(step, jit_compile=True).experimental_get_compiler_ir(*arguments)("hlo")
+
+
 def test_compiles_with_xla_once_and_takes_one_hot_labels(case, data):
-    """Two epochs with a short last batch; the same weights as without XLA from integers."""
+    """Two epochs with a short last batch; the same weights as without XLA from integers.
+
+    And for a TPU the step, all of it, has static shapes and asks nothing of the host.
+    """
     objective, passes = case
     x, y, weight = data
     plain = fit(objective, data, jit_compile=False)
@@ -103,6 +115,16 @@ def test_compiles_with_xla_once_and_takes_one_hot_labels(case, data):
         assert counter.traced == passes
         assert float(counter.passes) == 6 * passes
         assert set(trainer.logs) == {"loss", "robust_accuracy"}
+    text = lowered(compiled.train_step, tuple(tf.constant(values[:8]) for values in one_hot))
+    assert text.count("f32[8,6]") > 5  # The batch, again and again.
+    assert not [sign for sign in NOT_FOR_A_TPU if sign in text]
+
+
+def test_signs_of_what_no_tpu_can_do_are_seen():
+    x = tf.ones([8, 6])
+    assert "<=" in lowered(lambda x: tf.reduce_sum(tf.boolean_mask(x, x[:, 0] > 0)), x)
+    with pytest.raises(ValueError, match="PyFunc"):
+        lowered(lambda x: tf.numpy_function(np.sum, [x], tf.float32), x)
 
 
 def test_labels_of_weight_zero_do_not_count(case, data, net, step_for, rng):
