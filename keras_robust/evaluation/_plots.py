@@ -4,6 +4,7 @@ import math
 
 from keras_robust._canvas import svg
 from keras_robust._marks import mark_of
+from keras_robust.evaluation._plots_labels import label_points
 
 
 def plot_sizes(data: dict) -> str | None:
@@ -34,14 +35,14 @@ def plot_sizes(data: dict) -> str | None:
                 alpha=0.95,
             )
             places.append((x, y, name, mark.color))
-        _log_axis(axes, [place[0] for place in places])
+        log_axis(axes, [place[0] for place in places])
         axes.set_xlabel("size, gzipped (KB, logarithmic)")
         axes.set_ylabel("robust accuracy, worst attack (%)")
         # Points, not bars: the axis need not start at 0, and crowded labels need the room.
         ends = [100 * end for a in sized.values() for end in a["worst_case_interval"]]
         low, high = 10 * math.floor(min(ends) / 10), 10 * math.ceil(max(ends) / 10)
         axes.set_ylim(max(0, min(low, high - 20)), min(100, max(high, low + 20)))
-        _label_points(axes, places)
+        label_points(axes, places)
 
     return svg(draw, "sizes")
 
@@ -150,7 +151,8 @@ def _accuracy_axis(axes, label):
     axes.set_ylabel(label)
 
 
-def _log_axis(axes, sizes):
+def log_axis(axes, sizes):
+    """Room for labels on both sides of the sizes, in KB, and ticks that say 1, 2, 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     # Room for the labels, and at least a factor of ten, so that equal sizes look equal.
@@ -161,68 +163,3 @@ def _log_axis(axes, sizes):
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _label_points(axes, places):
-    """Names beside their points: the first free place around each, with a line when far."""
-    canvas = axes.figure.canvas
-    axes.figure.draw_without_rendering()
-    points = [axes.transData.transform((x, y)) for x, y, *_ in places]
-    taken = [_box(px - 6, py - 6, 12, 12) for px, py in points]
-    frame = axes.bbox
-    dot = axes.figure.dpi / 72
-    for (x, y, name, color), (px, py) in zip(places, points, strict=True):
-        name = name if len(name) <= 26 else name[:25] + "…"
-        probe = axes.text(0, 0, name, fontsize=10)
-        extent = probe.get_window_extent(canvas.get_renderer())
-        probe.remove()
-        width, height = extent.width, 11 * dot
-        best = None
-        for dx, dy in _offsets(width / dot, height / dot):
-            box = _box(px + dx * dot, py + dy * dot, width, height)
-            outside = not (
-                frame.x0 <= box[0]
-                and box[2] <= frame.x1
-                and frame.y0 <= box[1]
-                and box[3] <= frame.y1
-            )
-            cost = sum(_overlap(box, other) for other in taken) + 1e6 * outside
-            if best is None or cost < best[0]:
-                best = cost, dx, dy, box
-            if cost == 0:
-                break
-        _, dx, dy, box = best
-        taken.append(box)
-        far = abs(dy + height / dot / 2) > 16
-        line = {"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
-        axes.annotate(
-            name,
-            (x, y),
-            (dx, dy),
-            textcoords="offset points",
-            fontsize=10,
-            color="#1d2530",
-            va="bottom",
-            ha="left",
-            arrowprops=line if far else None,
-        )
-
-
-def _offsets(width, height):
-    """Lower left corners of a label around a point, in points, nearest first."""
-    for rise in (0, 9, -9, 18, -18, 28, -28, 40, -40, 54, -54, 70, -70, 88, -88, 108, -108):
-        middle = rise - height / 2
-        yield 8, middle
-        yield -8 - width, middle
-        if abs(rise) >= 18:
-            yield -width / 2, middle
-
-
-def _box(x, y, width, height):
-    return x, y, x + width, y + height
-
-
-def _overlap(a, b) -> float:
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return wide * high if wide > 0 and high > 0 else 0.0

@@ -1,0 +1,59 @@
+"""The example runs, its sizes are its files', and rows that are there are not made again."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import pytest
+from PIL import Image
+
+import keras_robust as kr
+from keras_robust._keras import LEGACY
+from keras_robust.evaluation import pareto_front
+
+PATH = pathlib.Path(__file__).parents[2] / "examples" / "pareto.py"
+
+pytestmark = pytest.mark.skipif(not LEGACY, reason="the example compresses with tf_keras")
+
+
+def test_quick(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("pareto_example", PATH)
+    example = importlib.util.module_from_spec(spec)
+    # Where dataclasses look their module up.
+    monkeypatch.setitem(sys.modules, "pareto_example", example)
+    spec.loader.exec_module(example)
+    arguments = ["--quick", "--output", str(tmp_path)]
+    results = example.main(arguments)["quick"]
+    rows, folder = results["rows"], tmp_path / "quick"
+    assert list(rows) == list(example.QUICK_ROWS)
+    for name, row in rows.items():
+        file = name.replace(", ", "-").replace(" ", "_")
+        for kind in ("tflite", "krz"):
+            path = folder / f"{file}.{kind}"
+            assert row[kind] == (path.stat().st_size if path.exists() else None)
+        assert row["bytes"] == min(row[kind] for kind in ("tflite", "krz") if row[kind])
+        assert row["robust"] <= min(row["attacks"].values()) <= row["clean"]
+    assert rows["float16"]["krz"] is None
+    assert rows["pruned 90%, 16 values"]["krz"] < rows["pruned 90%"]["krz"] / 4
+    # Little training on little data, but far from the 10% of chance.
+    assert rows["dense"]["clean"] > 0.5 and rows["pruned 90%, 16 values"]["robust"] > 0.2
+
+    weights = kr.compress.size_report(folder / "pruned_90%-16_values.krz").weights
+    kernels = [row for row in weights if row["weight"] == "kernel"]
+    zeros = sum(row["sparsity"] * row["parameters"] for row in kernels)
+    assert zeros >= 0.899 * sum(row["parameters"] for row in kernels)
+    assert max(row["distinct"] for row in kernels) <= 17
+
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert results["fronts"] == {key: pareto_front(rows, key) for key in ("clean", "robust")}
+    assert Image.open(folder / "pareto.png").size == (2400, 1056)
+    table = capsys.readouterr().out.rpartition("front\n")[2].splitlines()
+    assert len(table) == 1 + len(rows) and "robust %" in table[0]
+    for name, row in rows.items():
+        shown = next(text for text in table if text.startswith(f"{name}  "))
+        assert f"{row['bytes']:,}" in shown
+        assert shown.endswith("r") == (name in results["fronts"]["robust"])
+
+    monkeypatch.setattr(example.World, "write", None)
+    assert example.main(arguments)["quick"]["rows"] == json.loads(json.dumps(rows))
