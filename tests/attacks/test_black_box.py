@@ -105,6 +105,7 @@ print(kr.attacks.Square(0.25, queries=50)(box, x, [1]).numpy().tolist())
 """
 
 
+@pytest.mark.once
 def test_one_thread_does_not_wait_for_itself():
     """A graph that waits for Python, which waits for a graph: as on one processor."""
     done = subprocess.run(

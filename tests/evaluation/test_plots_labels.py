@@ -9,6 +9,8 @@ from matplotlib.text import Text
 
 from keras_robust.evaluation._plots_labels import label_points
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def axes():

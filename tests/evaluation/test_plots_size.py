@@ -8,6 +8,8 @@ from PIL import Image
 
 from keras_robust.evaluation import pareto_front, size_plot
 
+pytestmark = pytest.mark.once
+
 POINTS = {
     "float": {"bytes": 400_000, "clean": 0.9, "robust": 0.6, "group": ".tflite"},
     "int8": {"bytes": 100_000, "clean": 0.88, "robust": 0.61, "clean_interval": (0.85, 0.91)},
