@@ -73,6 +73,7 @@ def main(arguments=None) -> dict:
     parser.add_argument("--quick", action="store_true", help="little data, one epoch")
     parser.add_argument("--data", default="embedded", help="name or .npz for kr.data.load")
     parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--autoattack", type=int, default=None, help="images it sees, 0 for none")
     parser.add_argument("--only", nargs="*", help="names of objectives")
     parser.add_argument("--output", type=pathlib.Path, help="JSON for the rows; those in it stay")
     options = parser.parse_args(arguments)
@@ -110,6 +111,8 @@ def setting_of(options) -> Setting:
     setting = known[0]
     if options.quick:
         setting = dataclasses.replace(setting, images=512, epochs=1, autoattack=0)
+    if options.autoattack is not None:
+        setting = dataclasses.replace(setting, autoattack=options.autoattack)
     return dataclasses.replace(setting, epochs=options.epochs or setting.epochs)
 
 
@@ -127,6 +130,7 @@ def objectives(data) -> dict:
         "Madry": o.Madry(),
         "Madry, smoothing 0.1": o.Madry(),
         "Mixed(0.5)": o.Mixed(0.5),
+        "TRADES(3)": o.TRADES(3.0),
         "TRADES(6)": o.TRADES(6.0),
         "MART(5)": o.MART(5.0),
         "ALP(0.5)": o.ALP(0.5),
@@ -153,6 +157,10 @@ class Clock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.seconds.append(time.process_time() - self._start)
 
+    def costs(self) -> list:
+        """Seconds of the fastest epoch, and minutes of all."""
+        return [round(min(self.seconds), 2), round(sum(self.seconds) / 60, 2)]
+
 
 def trained(objective, data, setting, seed=0, smooth=False):
     """A model, its average weights, and `[seconds of the fastest epoch, minutes of all]`."""
@@ -167,7 +175,7 @@ def trained(objective, data, setting, seed=0, smooth=False):
     if objective is None:
         model.compile(keras.optimizers.Adam(rate), loss)
         model.fit(data.train, epochs=setting.epochs, callbacks=[clock], verbose=0)
-        return model, None, [min(clock.seconds), sum(clock.seconds) / 60]
+        return model, None, clock.costs()
     # VAT's finite differences would drown in the rounding of bfloat16.
     passes = None if isinstance(objective, kr.objectives.VAT) else setting.attack_dtype
     trainer = kr.AdversarialTraining(
@@ -180,7 +188,7 @@ def trained(objective, data, setting, seed=0, smooth=False):
     trainer.compile(keras.optimizers.Adam(rate), kr.losses.LabelSmoothing(0.1) if smooth else loss)
     callbacks = [clock, average] if isinstance(objective, kr.objectives.Madry) else [clock]
     trainer.fit(data.train, epochs=setting.epochs, callbacks=callbacks, verbose=0)
-    return model, average, [min(clock.seconds), sum(clock.seconds) / 60]
+    return model, average, clock.costs()
 
 
 def measured(model, test, setting) -> list:
@@ -198,7 +206,7 @@ def measured(model, test, setting) -> list:
 
 def right(model, attack, x, y) -> float:
     inputs = x if attack is None else attack(model, x, y)
-    return 100 * float(np.mean(np.argmax(model(inputs, training=False), 1) == y))
+    return round(100 * float(np.mean(np.argmax(model(inputs, training=False), 1) == y)), 1)
 
 
 if __name__ == "__main__":

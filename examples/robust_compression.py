@@ -35,7 +35,8 @@ class Plan:
         clusters: different values of each layer.
         epochs: of the training, of pruning and of clustering.
         further: shares of zeros of another round on top of the first.
-        autoattack: test images that AutoAttack sees; the other numbers are of more.
+        autoattack: test images that AutoAttack sees, 0 for none; the other numbers are of more.
+        steps: of PGD in training.
     """
 
     build: object
@@ -45,6 +46,7 @@ class Plan:
     epochs: tuple = (10, 8, 3)
     further: dict | None = None
     autoattack: int = 1000
+    steps: int = 7
 
 
 PLANS = {
@@ -77,7 +79,7 @@ def main(arguments=None) -> dict:
     for name in [options.net] if options.net else PLANS:
         plan = PLANS[name]
         if options.quick:
-            plan = dataclasses.replace(plan, epochs=(2, 1, 1), further=None)
+            plan = dataclasses.replace(plan, epochs=(2, 1, 1), further=None, autoattack=0, steps=2)
         rows[name] = Net(name, plan, data, options.output / name).rows()
         show(name, plan, rows[name])
     return rows
@@ -88,7 +90,7 @@ class Net:
 
     def __init__(self, name, plan, data, folder):
         self.name, self.plan, self.data, self.folder = name, plan, data, folder
-        self.attack = kr.attacks.PGD(plan.eps, steps=7)
+        self.attack = kr.attacks.PGD(plan.eps, steps=plan.steps)
         folder.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> dict:
@@ -144,15 +146,14 @@ class Net:
     def measured(self, path) -> dict:
         """Bytes of the file, and the shares right of the model in it, in percent."""
         model, (x, y) = kr.compress.unpack(path), self.data["test"]
-        held = self.data["attacked"]
-        attacks = {
-            "PGD-20": kr.attacks.PGD(self.plan.eps, steps=20),
-            "AutoAttack": kr.attacks.AutoAttack(self.plan.eps),
-        }
-        row = {"bytes": path.stat().st_size, "clean": right(model, x, y)}
-        for name, attack in attacks.items():
-            count = min(held, self.plan.autoattack if name == "AutoAttack" else held)
-            row[name] = right(model, attack(model, x[:count], y[:count]), y[:count])
+        eps, held = self.plan.eps, self.data["attacked"]
+        row = {"bytes": path.stat().st_size, "clean": right(model, x, y), "AutoAttack": None}
+        for name, attack, count in (
+            ("PGD-20", kr.attacks.PGD(eps, steps=20), held),
+            ("AutoAttack", kr.attacks.AutoAttack(eps), min(held, self.plan.autoattack)),
+        ):
+            if count:
+                row[name] = right(model, attack(model, x[:count], y[:count]), y[:count])
         return row
 
 
@@ -170,7 +171,7 @@ def show(name, plan, rows):
         size = dense if title == "trained" else row["bytes"]
         print(
             f"{title:14}{size:10,}{dense / size:8.1f}x{row['clean']:8.2f}{row['PGD-20']:8.1f}"
-            f"{row['AutoAttack']:12.1f}"
+            f"{row['AutoAttack'] or float('nan'):12.1f}"
         )
 
 

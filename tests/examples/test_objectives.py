@@ -1,5 +1,6 @@
 """The example runs with every objective, and the table says what was measured."""
 
+import argparse
 import importlib.util
 import json
 import pathlib
@@ -23,7 +24,7 @@ def example():
 
 def test_every_objective_is_measured(example):
     data = kr.data.load("embedded", limit=128)
-    measured = {type(o).__name__ for o in example.objectives(data.train).values()}
+    measured = {type(o).__name__ for o in example.objectives(data).values()}
     # Distil needs a teacher: kr.Distillation.
     abstract = {"Objective", "Carrying", "Outcome", "Step", "Distil"}
     assert measured >= {*kr.objectives.__all__} - abstract
@@ -33,7 +34,22 @@ def test_quick(example, tmp_path, capsys):
     only = ["plain", "Madry", "Free(4)"]
     made = example.main(["--quick", "--output", str(tmp_path / "rows.json"), "--only", *only])
     assert list(made) == ["plain", "Madry", "Madry, average (EMA)", "Free(4)"]
-    assert json.loads((tmp_path / "rows.json").read_text()) == {k: list(v) for k, v in made.items()}
-    for clean, pgd, margin, seconds in made.values():
-        assert 0 <= max(pgd, margin) <= clean + 2 and clean > 15 and seconds > 0
-    assert "PGD-20 %" in capsys.readouterr().out
+    assert json.loads((tmp_path / "rows.json").read_text()) == made
+    for clean, pgd, margin, autoattack, seconds, minutes in made.values():
+        assert 0 <= max(pgd, margin) <= clean + 2 and clean > 15
+        assert autoattack is None and 0 < seconds <= 60 * minutes + 0.6
+    printed = capsys.readouterr().out
+    assert "PGD-20 %" in printed and "Madry, average (EMA)" in printed
+    # Rows in the file stay, whatever is asked for.
+    kept = made | {"plain": [1.5] * 6}
+    (tmp_path / "rows.json").write_text(json.dumps(kept))
+    again = example.main(["--quick", "--output", str(tmp_path / "rows.json"), "--only", "plain"])
+    assert again == kept and "1.5" in capsys.readouterr().out
+
+
+def test_each_data_set_has_a_setting(example):
+    parser = argparse.Namespace(data="some/cifar10_subset.npz", quick=False, epochs=3)
+    setting = example.setting_of(argparse.Namespace(**vars(parser), autoattack=7))
+    assert (setting.eps, setting.epochs, setting.autoattack) == (8 / 255, 3, 7)
+    with pytest.raises(SystemExit, match="no setting for 'gtsrb'"):
+        example.setting_of(argparse.Namespace(**vars(parser) | {"data": "gtsrb"}, autoattack=7))
