@@ -16,6 +16,8 @@ _SHARE = 0.3
 # Steps shrink by this factor as long as the sparsity stays, down to a tenth.
 _SHRINK = 1.5
 _SMALLEST = 0.1
+# Steps at a radius that are enough to begin dense and still end sparse.
+_LONG = 30
 # A point sparser by this factor than at the last checkpoint makes the steps long again.
 _SPARSER = 0.95
 
@@ -29,7 +31,7 @@ class _State(typing.NamedTuple):
         top: the point with the highest loss so far.
         best: what the attack returns.
         size: step size as a share of the radius, `(batch,)`.
-        entries: nonzero entries of `top` at the last checkpoint, `(batch,)`; before the first all.
+        entries: nonzero entries of `top` at the last checkpoint, `(batch,)`.
     """
 
     step: tf.Tensor
@@ -84,9 +86,7 @@ def _climb(goal, ball, x, start, best, steps, early_stop):
         top=here,
         best=better(best, Best(start, value)),
         size=tf.ones_like(value.climb),
-        # As if none were zero: the first steps move many entries. Counting those of the start
-        # left 0.6 points more images standing (docs/attacks.md).
-        entries=tf.ones_like(value.climb) * float(math.prod(x.shape[1:])),
+        entries=_first_entries(start, steps),
     )
     every = max(int(0.04 * steps), 1)
 
@@ -139,6 +139,16 @@ def _sparse_sign(gradient, count) -> tf.Tensor:
     least = tf.gather(rising, place, batch_dims=1)
     signs = tf.where(magnitude >= rows_of(least, gradient), tf.sign(gradient), 0.0)
     return tf.math.divide_no_nan(signs, rows_of(_entries(signs), signs))
+
+
+def _first_entries(start, steps) -> tf.Tensor:
+    """How many entries of each row count as nonzero before the first step, `(batch,)`.
+
+    All of them in a long run, so that its first steps move many entries: that finds more. A
+    short run would not become sparse again (docs/attacks.md).
+    """
+    found = _entries(start)
+    return tf.ones_like(found) * math.prod(start.shape[1:]) if steps >= _LONG else found
 
 
 def _entries(delta) -> tf.Tensor:

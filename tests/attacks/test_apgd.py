@@ -152,7 +152,7 @@ def test_a_checkpoint_halves_where_progress_stopped():
 def test_sparse_steps_in_numpy(rng):
     """Croce and Hein 2021, algorithm 1: two thirds of the best point's entries, short steps.
 
-    At the start all entries count, zero or not.
+    At the start of a long run all entries count, zero or not.
     """
     model, eps, steps = Net(12), 1.5, 40
     x = rng.uniform(size=(5, 12)).astype("float32")
@@ -356,14 +356,13 @@ def test_likely_wrong_classes_in_order(rng):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(("norm", "eps", "apart"), [("linf", 0.2, 0.05), ("l1", 2.0, 0.15)])
-def test_compiled_by_xla_is_as_strong(trained, norm, eps, apart):
-    """Rounding sends sparse steps another way, so that l1 varies by more images of 96."""
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l1", 2.0)])
+def test_compiled_by_xla_is_as_strong(trained, norm, eps):
     model, x, y = trained
     attack = APGD(eps, norm=norm, steps=20)
     compiled = tf.function(lambda x, y: attack(model, x, y), jit_compile=True)
     eager = fooled(model, attack(model, x, y), y).mean()
-    assert abs(fooled(model, compiled(tf.constant(x), tf.constant(y)), y).mean() - eager) < apart
+    assert abs(fooled(model, compiled(tf.constant(x), tf.constant(y)), y).mean() - eager) < 0.05
 
 
 def test_trains(cnn, blobs):
