@@ -1,5 +1,6 @@
 """Whether XLA is worth it for a model on this machine: tried, not assumed."""
 
+import functools
 import time
 import typing
 
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust._checks import check_labels
+from keras_robust._image_gradient import fast_image_gradients
 from keras_robust.attacks._attack import call_logits
 
 # Compiling twice takes seconds to a minute: a run must be long enough to earn that back.
@@ -52,14 +54,17 @@ def try_both(model, x, y) -> Trial:
     """
     labels, variables = check_labels(y), list(model.trainable_variables)
 
-    def one_pass(x, labels):
-        with tf.GradientTape() as tape:
+    def one_pass(x, labels, jit):
+        with fast_image_gradients(model, enabled=not jit), tf.GradientTape() as tape:
             tape.watch(x)
             loss = tf.reduce_mean(losses.cross_entropy(labels, call_logits(model, x)))
         return tape.gradient(loss, [x, *variables], unconnected_gradients="zero")
 
     x = tf.cast(tf.convert_to_tensor(x), tf.float32)
-    runs = {jit: tf.function(one_pass, jit_compile=jit, autograph=False) for jit in (True, False)}
+    runs = {
+        jit: tf.function(functools.partial(one_pass, jit=jit), jit_compile=jit, autograph=False)
+        for jit in (True, False)
+    }
     times = {True: [], False: []}
     for jit in list(runs):
         try:
