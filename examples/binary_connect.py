@@ -2,6 +2,7 @@
 
     python examples/binary_connect.py --quick     # little data, half a minute
     python examples/binary_connect.py             # all of MNIST, on one core
+    python examples/binary_connect.py --data cifar10    # a convolutional net, docs/binary.md
 
 Three hidden layers of 512 units, batch normalization, squared hinge, Adam with a step that falls
 exponentially, on the digits as they are: Courbariaux, Bengio and David 2015,
@@ -23,6 +24,7 @@ Twelve epochs are few for draws and dropout, which slow learning down.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -36,26 +38,71 @@ from keras_robust._keras import keras
 
 DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", "../shared/data"))
 BATCH = 100
-EPS = 0.1
-# Test errors of the paper's table 2, in per cent.
-PAPER = {"no regularizer": 1.30, "deterministic": 1.29, "stochastic": 1.18, "50% dropout": 1.01}
+# A row that needs an attack, and no paper.
+ATTACKED = "deterministic, attacked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set, and the net that the paper trains on it, narrower.
+
+    Attributes:
+        files: names in `DATA`, the first that is there.
+        eps: radius of the attacks, linf.
+        units: of the hidden layers; for a convolutional net, of its two dense layers.
+        paper: test errors of the paper's table 2 in per cent.
+    """
+
+    files: tuple[str, ...]
+    eps: float
+    units: int
+    epochs: int
+    paper: dict
+
+
+TASKS = {
+    "mnist": Task(
+        ("mnist.npz",),
+        0.1,
+        units=512,
+        epochs=12,
+        paper={
+            "no regularizer": 1.30,
+            "deterministic": 1.29,
+            "stochastic": 1.18,
+            "50% dropout": 1.01,
+        },
+    ),
+    "cifar10": Task(
+        ("cifar10.npz", "cifar10_subset.npz"),
+        2 / 255,
+        units=256,
+        epochs=5,
+        paper={"no regularizer": 10.64, "deterministic": 9.90, "stochastic": 8.27},
+    ),
+}
 
 
 def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="little data, small nets")
-    titles = [*PAPER, "deterministic, attacked"]
-    parser.add_argument("--rows", nargs="*", choices=titles, default=titles, help="only these")
+    parser.add_argument("--data", choices=list(TASKS), default="mnist")
+    parser.add_argument("--rows", nargs="*", help="only these")
     parser.add_argument("--units", type=int, default=None, help="of each hidden layer")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("binary_connect"))
     options = parser.parse_args(arguments)
-    units = options.units or (64 if options.quick else 512)
-    epochs = options.epochs or (4 if options.quick else 12)
-    data = mnist(2000 if options.quick else None)
+    task = TASKS[options.data]
+    titles = [*task.paper, ATTACKED]
+    unknown = sorted(set(options.rows or ()) - set(titles))
+    if unknown:
+        parser.error(f"argument --rows: {unknown} are none of {titles}")
+    units = options.units or (64 if options.quick else task.units)
+    epochs = options.epochs or (4 if options.quick else task.epochs)
+    data = images_of(task, 2000 if options.quick else None)
     options.output.mkdir(parents=True, exist_ok=True)
-    rows = Rows(options.output, data, few=options.quick)
-    for title in options.rows:
+    rows = Rows(options.output, task, data, few=options.quick)
+    for title in options.rows or titles:
         rows.run(title, units, epochs)
     rows.save("rows.json")
     return rows.numbers
@@ -64,8 +111,8 @@ def main(arguments=None) -> dict:
 class Rows:
     """Trains each row once, and measures the files that are made of it."""
 
-    def __init__(self, folder, data, few):
-        self.folder, self.data, self.few, self.numbers = folder, data, few, {}
+    def __init__(self, folder, task, data, few):
+        self.folder, self.task, self.data, self.few, self.numbers = folder, task, data, few, {}
         print(
             f"{'':26}{'paper':>6}{'error %':>9}{'PGD-20 %':>10}{'packed':>11}{'bits':>6}"
             f"{'int8 tflite':>13}{'us float':>10}{'us int8':>9}"
@@ -75,8 +122,9 @@ class Rows:
         path = self.folder / f"{title}.keras"
         if not path.exists():
             start = time.process_time()
-            model = make(title, units)
-            train(model, self.data["train"], epochs, attacked="attacked" in title)
+            model = make(title, units, self.data["train"][0].shape[1:])
+            eps = self.task.eps if title == ATTACKED else None
+            train(model, self.data["train"], epochs, eps)
             self.numbers[f"{title}: CPU s"] = round(time.process_time() - start)
             model.save(path)
         model = keras.models.load_model(path)
@@ -99,12 +147,14 @@ class Rows:
         logits = sampled_logits(model) if sampled else model
         row = {
             "error": round(100 * (1 - accuracy(logits, x, y)), 2),
-            "robust": round(100 * robust(logits, x[:count], y[:count], 5 if self.few else 20), 1),
+            "robust": round(
+                100 * robust(logits, x[:count], y[:count], self.task.eps, 5 if self.few else 20), 1
+            ),
         }
         if not sampled:
             row |= files(frozen, self.folder / name, x, 1 if self.few else 9)
         self.numbers[name] = row
-        paper = PAPER.get(name.partition(", ")[0]) if "attacked" not in name else None
+        paper = self.task.paper.get(name.partition(", ")[0]) if name != ATTACKED else None
         line = f"{name:26}{'' if paper is None else f'{paper:.2f}':>6}"
         line += f"{row['error']:9.2f}{row['robust']:10.1f}"
         if not sampled:
@@ -117,37 +167,64 @@ class Rows:
         (self.folder / name).write_text(json.dumps(self.numbers, indent=1))
 
 
-def make(title, units):
-    """The net of a row: three hidden layers, and all layers binary but for two rows."""
-    binary = not title.startswith(("no", "50%"))
-    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten()]
-    for number in range(4):
-        out, name = (10, "logits") if number == 3 else (units, f"hidden{number + 1}")
-        if binary:
-            stochastic = title == "stochastic"
-            layers.append(
-                kr.layers.BinaryDense(out, use_bias=False, stochastic=stochastic, name=name)
-            )
+def make(title, units, shape):
+    """The net of a row: all layers binary but for two rows, BatchNormalization after each.
+
+    Three hidden layers for images of one channel, else the paper's pairs of 3x3 convolutions
+    before two hidden layers, its widths in its proportions.
+    """
+    net = Net(title)
+    layers = [keras.Input(shape)]
+    if shape[2] > 1:
+        layers.append(keras.layers.Rescaling(4.0, -2.0))
+        for stage, width in enumerate((units // 8, units // 4, units // 2), 1):
+            layers += net.layer("conv", width, f"conv{2 * stage - 1}")
+            layers += net.layer("conv", width, f"conv{2 * stage}", pooled=True)
+    layers.append(keras.layers.Flatten())
+    for number in range(3 if shape[2] == 1 else 2):
+        layers += net.layer("dense", units, f"hidden{number + 1}")
+    return keras.Sequential([*layers, *net.layer("dense", 10, "logits", last=True)])
+
+
+class Net:
+    """Makes the layers of a row's network, each with a seed of its own."""
+
+    def __init__(self, title):
+        self.binary = not title.startswith(("no", "50%"))
+        self.stochastic, self.dropout = title == "stochastic", title.startswith("50%")
+        self.made = 0
+
+    def layer(self, kind, units, name, pooled=False, last=False) -> list:
+        """A layer of weights, and what follows it."""
+        keywords = {"use_bias": False, "name": name}
+        if self.binary:
+            keywords["stochastic"] = self.stochastic
+            kinds = {"dense": kr.layers.BinaryDense, "conv": kr.layers.BinaryConv2D}
         else:
-            start = keras.initializers.GlorotUniform(seed=number)
-            layers.append(
-                keras.layers.Dense(out, use_bias=False, kernel_initializer=start, name=name)
-            )
+            keywords["kernel_initializer"] = keras.initializers.GlorotUniform(seed=self.made)
+            kinds = {"dense": keras.layers.Dense, "conv": keras.layers.Conv2D}
+        size = (units, 3) if kind == "conv" else (units,)
+        if kind == "conv":
+            keywords["padding"] = "same"
+        layers = [kinds[kind](*size, **keywords)]
+        layers += [keras.layers.MaxPooling2D()] * pooled
         layers.append(keras.layers.BatchNormalization(momentum=0.85, epsilon=1e-4))
-        if number < 3:
+        if not last:
             layers.append(keras.layers.ReLU())
-            if title.startswith("50%"):
-                layers.append(keras.layers.Dropout(0.5, seed=number))
-    return keras.Sequential(layers)
+            if self.dropout:
+                layers.append(keras.layers.Dropout(0.5, seed=self.made))
+        self.made += 1
+        return layers
 
 
-def train(model, data, epochs, attacked):
+def train(model, data, epochs, eps=None):
+    """Against attacks of radius `eps`, where one is given."""
     batches = tf.data.Dataset.from_tensor_slices(data).shuffle(len(data[0]), seed=0)
     batches = batches.batch(BATCH, drop_remainder=True)
-    if attacked:
+    if eps is not None:
         # A step costs four of a plain one.
         epochs = max(1, epochs // 3)
-        attack = kr.attacks.PGD(eps=EPS, steps=3, step_size=0.05)
+        attack = kr.attacks.PGD(eps=eps, steps=3, step_size=eps / 2)
         model = kr.AdversarialTraining(model, attack)
     total = epochs * len(batches)
     rate = keras.optimizers.schedules.ExponentialDecay(1e-3, total, 3e-3)
@@ -160,9 +237,9 @@ def accuracy(logits, x, y) -> float:
     return float(np.mean(np.concatenate(found) == y))
 
 
-def robust(logits, x, y, steps) -> float:
+def robust(logits, x, y, eps, steps) -> float:
     """Share of images classified right under PGD, which climbs the margin."""
-    attack = kr.attacks.PGD(eps=EPS, steps=steps, step_size=EPS / 8, loss="margin")
+    attack = kr.attacks.PGD(eps=eps, steps=steps, step_size=eps / 8, loss="margin")
     return accuracy(logits, np.asarray(attack(logits, x, y, seed=0)), y)
 
 
@@ -196,11 +273,15 @@ def latency(paths, x, rounds) -> list[float]:
     return [round(1000 * value, 1) for value in np.median(times, axis=0)]
 
 
-def mnist(limit) -> dict:
-    with np.load(DATA / "mnist.npz") as file:
-        x = {part: (file[f"x_{part}"] / 255).astype("float32")[..., None] for part in PARTS}
+def images_of(task, limit) -> dict:
+    found = [DATA / name for name in task.files if (DATA / name).exists()]
+    if not found:
+        raise SystemExit(f"none of {task.files} is in {DATA}; set KERAS_ROBUST_DATA.")
+    with np.load(found[0]) as file:
+        x = {part: (file[f"x_{part}"] / 255).astype("float32") for part in PARTS}
         y = {part: file[f"y_{part}"].astype("int32") for part in PARTS}
     limits = {"train": limit, "test": limit and limit // 2}
+    x = {part: images if images.ndim == 4 else images[..., None] for part, images in x.items()}
     return {part: (x[part][: limits[part]], y[part][: limits[part]]) for part in PARTS}
 
 
