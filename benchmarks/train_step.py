@@ -23,6 +23,7 @@ SUM = "sum of the parts: {0} gradients to x, one training step"
 BY_HAND = "by hand, one tf.function"
 HALF = f"{FIT}, attack_dtype bfloat16"
 SAME_WORK = "same work"
+SAME_IMAGES = "same images"
 CLUSTERED = f"{FIT}, 16 clusters, searched once a step"
 
 
@@ -31,7 +32,10 @@ def main(arguments=None) -> dict | None:
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--steps", type=int, default=5, help="steps of each variant in a round")
     options.add_argument(
-        "--only", nargs="+", metavar="GROUP", help="such as PGD-10, clustered, 'same work'"
+        "--only",
+        nargs="+",
+        metavar="GROUP",
+        help="such as PGD-10, clustered, 'same work', 'same images'",
     )
     options.add_argument("--table", action="store_true", help="print the tables of results/")
     options = options.parse_args(arguments)
@@ -59,13 +63,14 @@ def measure(options) -> dict:
     import keras_robust as kr
 
     tf.random.set_seed(options.seed)
-    data = kr.data.load(seed=options.seed).train
+    loaded = kr.data.load(seed=options.seed)
+    data = loaded.train
     batch = next(iter(data))
     peers, left_out = _peers.available(not options.no_peers)
     rows = []
     groups = list(_groups(data, batch, peers, options))
     groups += [] if options.quick else _large(options)
-    chosen = _chosen([group for group, *_ in groups] + [SAME_WORK], options.only)
+    chosen = _chosen([group for group, *_ in groups] + [SAME_WORK, SAME_IMAGES], options.only)
     for group, reference, make, images in groups:
         if group not in chosen:
             continue
@@ -106,6 +111,7 @@ def measure(options) -> dict:
         "same_work": same_work(data.take(20) if options.quick else data, batch, peers)
         if SAME_WORK in chosen
         else [],
+        "same_images": _same_images(loaded, peers, options) if SAME_IMAGES in chosen else [],
         "left_out": left_out,
     }
 
@@ -264,6 +270,15 @@ def _peer_variants(data, peers, steps) -> dict:
     for peer in peers:
         variants |= _peers.training(peer, x, y, make, 7, _steps.EPS, _steps.step_size(7))
     return variants
+
+
+def _same_images(data, peers, options) -> list[dict]:
+    import _same_images
+
+    print(f"group {SAME_IMAGES}", file=sys.stderr, flush=True)
+    epochs, seeds = (1, [0]) if options.quick else (3, [0, 1])
+    train = data.train.take(4) if options.quick else data.train
+    return _same_images.same_images(train, data.test, peers, epochs, seeds)
 
 
 def same_work(data, batch, peers) -> list[dict]:

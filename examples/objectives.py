@@ -52,6 +52,7 @@ class Setting:
         images: training images, None for all.
         autoattack: test images that AutoAttack sees, 0 for none.
         attack_dtype: what the passes of the attack compute in.
+        steps: of PGD in training.
     """
 
     eps: float
@@ -60,6 +61,7 @@ class Setting:
     images: int | None = None
     autoattack: int = 0
     attack_dtype: str | None = None
+    steps: int = 7
 
 
 SETTINGS = {
@@ -75,6 +77,8 @@ def main(arguments=None) -> dict:
     parser.add_argument("--quick", action="store_true", help="little data, one epoch")
     parser.add_argument("--data", default="embedded", help="name or .npz for kr.data.load")
     parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None, help="of the attack in training")
+    parser.add_argument("--float32", action="store_true", help="the passes of the attack too")
     parser.add_argument("--autoattack", type=int, default=None, help="images it sees, 0 for none")
     parser.add_argument("--only", nargs="*", help="names of objectives")
     parser.add_argument("--output", type=pathlib.Path, help="JSON for the rows; those in it stay")
@@ -115,7 +119,13 @@ def setting_of(options) -> Setting:
         setting = dataclasses.replace(setting, images=512, epochs=1, autoattack=0)
     if options.autoattack is not None:
         setting = dataclasses.replace(setting, autoattack=options.autoattack)
-    return dataclasses.replace(setting, epochs=options.epochs or setting.epochs)
+    if options.float32:
+        setting = dataclasses.replace(setting, attack_dtype=None)
+    return dataclasses.replace(
+        setting,
+        epochs=options.epochs or setting.epochs,
+        steps=options.steps or setting.steps,
+    )
 
 
 def line(name, row) -> str:
@@ -182,7 +192,7 @@ def trained(objective, data, setting, seed=0, smooth=False):
     passes = None if isinstance(objective, kr.objectives.VAT) else setting.attack_dtype
     trainer = kr.AdversarialTraining(
         model,
-        kr.attacks.PGD(setting.eps, steps=7),
+        kr.attacks.PGD(setting.eps, steps=setting.steps),
         objective,
         eps_ramp=kr.training.Ramp(int(setting.ramp * steps)) if setting.ramp else None,
         attack_dtype=passes,

@@ -87,6 +87,17 @@ def test_train_step_compares_attacks_of_equal_strength(train_step):
     assert ours["largest_change"] <= 0.1 + 1e-6
 
 
+def test_train_step_trains_everybody_on_the_same_images(train_step):
+    result, printed = train_step
+    rows = {row["name"]: row for row in result["same_images"]}
+    assert {row["images"] for row in rows.values()} == {512}
+    assert set(rows) >= {"natural training", "by hand, one tf.function", "AdversarialTraining, fit"}
+    for row in rows.values():
+        assert len(row["clean"]) == len(row["robust"]) == 1
+        assert 0 <= row["robust"][0] <= row["clean"][0] <= 100 and row["clean"][0] > 15
+    assert "Same images? 512 of them" in printed
+
+
 def test_attacks_stay_in_ball_and_bounds_and_are_counted(tmp_path):
     result, printed = measured("attacks.py", tmp_path, "--only", "fgsm", "pgd", "deepfool")
     inside = [row for row in result["rows"] if "robust_accuracy" in row]
