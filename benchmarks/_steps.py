@@ -6,6 +6,7 @@ import tensorflow as tf
 from _common import Clock
 
 import keras_robust as kr
+from keras_robust._image_gradient import fast_image_gradients
 from keras_robust._keras import keras
 from keras_robust.attacks import _pgd
 
@@ -70,6 +71,11 @@ class Parts:
             return input_gradient(lambda x: cross_entropy(y, model(x, training=False)), x)
 
         @tf.function(jit_compile=jit)
+        def by_blocks(x, y):
+            with fast_image_gradients(model):
+                return input_gradient(lambda x: cross_entropy(y, model(x, training=False)), x)
+
+        @tf.function(jit_compile=jit)
         def to_weights(x, y):
             update(model, optimizer, lambda: cross_entropy(y, model(x, training=True)))
 
@@ -91,12 +97,18 @@ class Parts:
             update(model, optimizer, loss)
 
         self._to_x, self._to_weights, self._forward = to_x, to_weights, forward
+        self._by_blocks = by_blocks
         self._divergence_to_x, self._trades_to_weights = divergence_to_x, trades_to_weights
 
     def gradient(self, steps):
         """The gradient to the inputs only."""
         for _ in range(steps):
             self._to_x(self._x, self._y)
+
+    def gradient_by_blocks(self, steps):
+        """The same, the first convolution's by blocks of pixels."""
+        for _ in range(steps):
+            self._by_blocks(self._x, self._y)
 
     def train(self, steps):
         """The gradient to the weights, and the optimizer's update."""

@@ -189,6 +189,7 @@ def _small(data, batch, peers, options):
         return {
             SUM.format(few): parts.madry(few),
             "part: gradient to x": parts.gradient,
+            "part: gradient to x, by blocks": parts.gradient_by_blocks,
             "part: training step": parts.train,
             "natural training, fit": fit(_steps.compiled(kr.zoo.small_cnn()), data),
             BY_HAND: _steps.plain_loop(*batch, few),
