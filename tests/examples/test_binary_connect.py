@@ -1,34 +1,16 @@
 """The example runs, its files are a bit a weight, and what is there is not trained again."""
 
-import importlib.util
 import json
-import os
-import pathlib
 
 import pytest
 
 import keras_robust as kr
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand"),
-]
+pytestmark = pytest.mark.once
 
 
-def example_of(monkeypatch):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "binary_connect.py"
-    spec = importlib.util.spec_from_file_location("binary_connect", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    return example
-
-
-def test_quick(tmp_path, monkeypatch, capsys):
-    example = example_of(monkeypatch)
+def test_quick(load_example, tmp_path, monkeypatch, capsys):
+    example = load_example("binary_connect", "mnist.npz")
     arguments = ["--quick", "--output", str(tmp_path), "--rows", "deterministic"]
     row = example.main(arguments)["deterministic"]
     assert (tmp_path / "deterministic.krz").stat().st_size == row["packed"]
@@ -49,10 +31,8 @@ def test_quick(tmp_path, monkeypatch, capsys):
     assert example.main(arguments)["deterministic"]["error"] == row["error"]
 
 
-def test_a_convolutional_net(tmp_path, monkeypatch):
-    if not (DATA / "cifar10_subset.npz").exists():
-        pytest.skip("CIFAR-10 is not at hand")
-    example = example_of(monkeypatch)
+def test_a_convolutional_net(load_example, tmp_path):
+    example = load_example("binary_connect", "cifar10_subset.npz")
     arguments = ["--quick", "--data", "cifar10", "--epochs", "1", "--output", str(tmp_path)]
 
     row = example.main([*arguments, "--rows", "deterministic"])["deterministic"]
@@ -63,7 +43,7 @@ def test_a_convolutional_net(tmp_path, monkeypatch):
     assert (tmp_path / "deterministic.krz").stat().st_size == row["packed"] < row["tflite"]
 
 
-def test_unknown_rows_are_refused(monkeypatch, capsys):
+def test_unknown_rows_are_refused(load_example, capsys):
     with pytest.raises(SystemExit):
-        example_of(monkeypatch).main(["--data", "cifar10", "--rows", "50% dropout"])
+        load_example("binary_connect").main(["--data", "cifar10", "--rows", "50% dropout"])
     assert "50% dropout" in capsys.readouterr().err

@@ -1,35 +1,16 @@
 """The example runs, its files unpack, and its stages get smaller."""
 
-import importlib.util
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
 import keras_robust as kr
 from keras_robust._keras import LEGACY
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
-pytestmark = [
-    pytest.mark.skipif(not LEGACY, reason="the example compresses with tf_keras"),
-    pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand"),
-]
+pytestmark = pytest.mark.skipif(not LEGACY, reason="the example compresses with tf_keras")
 
 
-def load():
-    path = ROOT / "examples" / "deep_compression.py"
-    spec = importlib.util.spec_from_file_location("deep_compression", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    return example
-
-
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    example = load()
+def test_quick(load_example, tmp_path, monkeypatch, capsys):
+    example = load_example("deep_compression", "mnist.npz")
     arguments = ["--quick", "--net", "LeNet-300-100", "--output", str(tmp_path)]
     rows = example.main(arguments)["LeNet-300-100"]
     folder = tmp_path / "LeNet-300-100"
@@ -59,15 +40,15 @@ def test_quick(tmp_path, monkeypatch, capsys):
     assert example.main(arguments)["LeNet-300-100"] == rows
 
 
-def test_k_means_starts_between_the_extremes_and_keeps_zeros():
+def test_k_means_starts_between_the_extremes_and_keeps_zeros(load_example):
     values = np.array([0.0, 0.9, 1.1, -3.0, 0.0, 5.0], "float32")
-    book, labels = load().k_means(values, 3)
+    book, labels = load_example("deep_compression").k_means(values, 3)
     np.testing.assert_allclose(book, [-3.0, 1.0, 5.0])
     np.testing.assert_array_equal(labels, [3, 1, 1, 0, 3, 2])
 
 
-def test_warps_keep_the_ink_and_the_first_changes_nothing(rng):
-    warps = load().warps(count=20)
+def test_warps_keep_the_ink_and_the_first_changes_nothing(load_example, rng):
+    warps = load_example("deep_compression").warps(count=20)
     images = np.zeros((1, 28, 28), "float32")
     images[:, 8:20, 8:20] = rng.random((12, 12))
     flat = images.reshape(1, 784)

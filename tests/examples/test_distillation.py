@@ -1,27 +1,13 @@
 """The example runs, and what it prints is what its networks do."""
 
-import importlib.util
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand"),
-]
+pytestmark = pytest.mark.once
 
 
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "distillation.py"
-    spec = importlib.util.spec_from_file_location("distillation_example", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, capsys):
+    example = load_example("distillation", "mnist.npz")
     rows = example.main(["--quick", "--epochs", "2", "--output", str(tmp_path)])
     assert list(rows) == list(example.PAPER)
     # Little training on little data, but far from the 900 of chance.

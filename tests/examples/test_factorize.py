@@ -1,20 +1,14 @@
 """The example runs, and its small models are as small as they say."""
 
-import importlib.util
 import json
-import pathlib
 
 import pytest
 
 pytestmark = pytest.mark.once
 
-PATH = pathlib.Path(__file__).parents[2] / "examples" / "factorize.py"
 
-
-def test_quick(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("factorize_example", PATH)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, capsys):
+    example = load_example("factorize")
     rows = example.main(["--quick", "--output", str(tmp_path / "rows.json")])
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
     assert list(rows) == ["trained", "budget 0.25", "budget 0.25, fine-tuned, penalty", "separated"]

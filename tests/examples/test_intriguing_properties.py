@@ -1,25 +1,13 @@
 """The example runs, and shows what the paper's tables show."""
 
-import importlib.util
-import os
-import pathlib
-
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.once
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
 
-
-@pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand")
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "intriguing_properties.py"
-    spec = importlib.util.spec_from_file_location("intriguing_properties", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, capsys):
+    example = load_example("intriguing_properties", "mnist.npz")
     made = example.main(["--quick", "--images", "10", "--output", str(tmp_path)])
 
     by_model = {name: found.mean_rms for name, found in made["distortions"].items()}

@@ -1,29 +1,16 @@
 """The example runs, and its rows are trained as they say."""
 
-import importlib.util
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.once
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
 
 @pytest.fixture
-def example(monkeypatch):
-    if not (DATA / "mnist.npz").exists():
-        pytest.skip("MNIST is not at hand")
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "layer_feedback.py"
-    spec = importlib.util.spec_from_file_location("layer_feedback_example", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(load_example):
+    return load_example("layer_feedback", "mnist.npz")
 
 
 def test_quick(example, tmp_path, capsys):
@@ -38,11 +25,11 @@ def test_quick(example, tmp_path, capsys):
     assert "<1.2" in capsys.readouterr().out
 
 
-def test_validation_is_cut_from_the_training_set(example):
+def test_validation_is_cut_from_the_training_set(example, data_folder):
     (x, y), (held, labels) = example.mnist(None, validation=True)
     assert x.shape == (50_000, 784) and held.shape == (10_000, 784)
     assert x.dtype == "float32" and 0 <= x.min() and x.max() <= 1
-    with np.load(DATA / "mnist.npz") as file:
+    with np.load(data_folder / "mnist.npz") as file:
         images, digits = file["x_train"], file["y_train"]
     # Which image is where follows from the sum of its pixels, and no image is in both.
     sums = np.round(255 * np.concatenate([x.sum(1), held.sum(1)], dtype="float64"))

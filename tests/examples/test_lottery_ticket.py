@@ -1,29 +1,16 @@
 """The example runs, keeps its rows, and the control differs from the ticket."""
 
-import importlib.util
 import json
-import os
-import pathlib
 
 import pytest
 
 from keras_robust._keras import LEGACY
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
-pytestmark = [
-    pytest.mark.skipif(LEGACY, reason="the same code, tested under Keras 3"),
-    pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand"),
-]
+pytestmark = pytest.mark.skipif(LEGACY, reason="the same code, tested under Keras 3")
 
 
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "lottery_ticket.py"
-    spec = importlib.util.spec_from_file_location("lottery_ticket", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, monkeypatch, capsys):
+    example = load_example("lottery_ticket", "mnist.npz")
     arguments = ["--quick", "--output", str(tmp_path)]
     rows = example.main(arguments)
     kinds = ["dense", "ticket 80.0%", "new weights 80.0%"]

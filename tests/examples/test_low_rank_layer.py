@@ -1,26 +1,15 @@
 """The example runs, and its tables hold together."""
 
-import importlib.util
-import os
-import pathlib
-
 import pytest
 
 from keras_robust._keras import LEGACY
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
 
 @pytest.mark.skipif(LEGACY, reason="takes more than a minute: once is enough")
-@pytest.mark.skipif(not (DATA / "cifar10_subset.npz").exists(), reason="CIFAR-10 is not at hand")
-def test_quick(tmp_path, capsys):
+def test_quick(load_example, data_folder, tmp_path, capsys):
     pytest.importorskip("sklearn")
-    path = ROOT / "examples" / "low_rank_layer.py"
-    spec = importlib.util.spec_from_file_location("low_rank_layer", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    arguments = ["--quick", "--data", str(DATA), "--output", str(tmp_path), "--images", "20"]
+    example = load_example("low_rank_layer", "cifar10_subset.npz")
+    arguments = ["--quick", "--data", str(data_folder), "--output", str(tmp_path), "--images", "20"]
     made = example.main(arguments)
 
     models = made["representations"]["models"]

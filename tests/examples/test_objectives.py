@@ -1,9 +1,7 @@
 """The example runs with every objective, and the table says what was measured."""
 
 import argparse
-import importlib.util
 import json
-import pathlib
 
 import pytest
 
@@ -11,15 +9,10 @@ import keras_robust as kr
 
 pytestmark = pytest.mark.once
 
-PATH = pathlib.Path(__file__).parents[2] / "examples" / "objectives.py"
-
 
 @pytest.fixture
-def example():
-    spec = importlib.util.spec_from_file_location("objectives_example", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(load_example):
+    return load_example("objectives")
 
 
 def test_every_objective_is_measured(example):
@@ -48,8 +41,11 @@ def test_quick(example, tmp_path, capsys):
 
 
 def test_each_data_set_has_a_setting(example):
-    parser = argparse.Namespace(data="some/cifar10_subset.npz", quick=False, epochs=3)
+    parser = argparse.Namespace(
+        data="some/cifar10_subset.npz", quick=False, epochs=3, steps=None, float32=True
+    )
     setting = example.setting_of(argparse.Namespace(**vars(parser), autoattack=7))
     assert (setting.eps, setting.epochs, setting.autoattack) == (8 / 255, 3, 7)
+    assert (setting.steps, setting.attack_dtype) == (7, None)
     with pytest.raises(SystemExit, match="no setting for 'gtsrb'"):
         example.setting_of(argparse.Namespace(**vars(parser) | {"data": "gtsrb"}, autoattack=7))

@@ -1,9 +1,6 @@
 """The example runs, its sizes are its files', and rows that are there are not made again."""
 
-import importlib.util
 import json
-import pathlib
-import sys
 
 import pytest
 from PIL import Image
@@ -12,17 +9,11 @@ import keras_robust as kr
 from keras_robust._keras import LEGACY
 from keras_robust.evaluation import pareto_front
 
-PATH = pathlib.Path(__file__).parents[2] / "examples" / "pareto.py"
-
 pytestmark = pytest.mark.skipif(not LEGACY, reason="the example compresses with tf_keras")
 
 
-def test_quick(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("pareto_example", PATH)
-    example = importlib.util.module_from_spec(spec)
-    # Where dataclasses look their module up.
-    monkeypatch.setitem(sys.modules, "pareto_example", example)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, monkeypatch, capsys):
+    example = load_example("pareto")
     arguments = ["--quick", "--output", str(tmp_path)]
     results = example.main(arguments)["quick"]
     rows, folder = results["rows"], tmp_path / "quick"

@@ -1,25 +1,13 @@
 """The example runs, and its rows hold together."""
 
-import importlib.util
-import os
-import pathlib
-
 import pytest
 
 from keras_robust._keras import LEGACY
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
 
 @pytest.mark.skipif(LEGACY, reason="takes 20 seconds: once is enough")
-@pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand")
-def test_quick(monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "prune_neurons.py"
-    spec = importlib.util.spec_from_file_location("prune_neurons", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, capsys):
+    example = load_example("prune_neurons", "mnist.npz")
     rows = example.main(["--quick"])
 
     dense = rows["dense"]

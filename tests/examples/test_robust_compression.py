@@ -1,9 +1,6 @@
 """The example runs, its files unpack to what the table says, and each stage is smaller."""
 
-import importlib.util
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -11,18 +8,10 @@ import pytest
 import keras_robust as kr
 from keras_robust._keras import LEGACY
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
-
 
 @pytest.mark.skipif(not LEGACY, reason="the example clusters by TF-MOT, which needs tf_keras")
-@pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand")
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "robust_compression.py"
-    spec = importlib.util.spec_from_file_location("robust_compression", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, capsys):
+    example = load_example("robust_compression", "mnist.npz")
     arguments = ["--quick", "--net", "LeNet-300-100", "--output", str(tmp_path)]
     rows = example.main(arguments)["LeNet-300-100"]
     assert list(rows) == ["trained", "P", "P+Q"]

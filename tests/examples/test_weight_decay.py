@@ -1,26 +1,15 @@
 """The example runs, and more decay means smaller kernels and a lower temperature."""
 
-import importlib.util
 import json
-import os
-import pathlib
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.once
 
-ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("KERAS_ROBUST_DATA", ROOT / "../shared/data"))
 
-
-@pytest.mark.skipif(not (DATA / "mnist.npz").exists(), reason="MNIST is not at hand")
-def test_quick(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
-    path = ROOT / "examples" / "weight_decay.py"
-    spec = importlib.util.spec_from_file_location("weight_decay_example", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_quick(load_example, tmp_path, capsys):
+    example = load_example("weight_decay", "mnist.npz")
     made = example.main(["--quick", "--output", str(tmp_path / "rows.json")])
     assert json.loads((tmp_path / "rows.json").read_text()) == made
     low, high = made["low decay"], made["high decay"]
@@ -31,11 +20,8 @@ def test_quick(tmp_path, monkeypatch, capsys):
     assert "1.2 5.75" in capsys.readouterr().out
 
 
-def test_digits_come_in_turn():
-    path = ROOT / "examples" / "weight_decay.py"
-    spec = importlib.util.spec_from_file_location("weight_decay_digits", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+def test_digits_come_in_turn(load_example):
+    example = load_example("weight_decay")
     y = np.arange(100)[::-1] % 10
     x, picked = example.one_after_the_other(np.arange(100), y, 20)
     assert picked.tolist() == [*range(10)] * 2
