@@ -55,7 +55,8 @@ def _takes_images(layer) -> bool:
 
 def _convolution_op(layer, inputs, kernel):
     x, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-    if None in x.shape[1:]:
+    # tf_keras takes several axes of batches too.
+    if x.shape.rank != 4 or None in x.shape[1:]:
         return type(layer).convolution_op(layer, x, kernel)
     return convolution(x, kernel, layer.strides[0], layer.padding)
 

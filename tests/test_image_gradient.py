@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import keras_robust as kr
 from keras_robust._image_gradient import convolution, fast_image_gradients, gradient_to_images
-from keras_robust._keras import computing_in, keras
+from keras_robust._keras import LEGACY, computing_in, keras
 
 
 def normal(shape, seed, dtype=np.float64):
@@ -76,7 +76,7 @@ def input_gradient(model, x, dtype=None, fast=True):
     return gradient.numpy(), int(blocks)
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
 @pytest.mark.parametrize("make", [kr.zoo.small_cnn, kr.zoo.lenet5])
 def test_a_model_has_the_same_gradient(make, dtype):
     model, x = make(), tf.constant(np.random.default_rng(0).uniform(size=(4, 28, 28, 1)), "float32")
@@ -123,6 +123,19 @@ def test_unknown_sizes_keep_the_usual_gradient():
     np.testing.assert_allclose(
         gradient(x), input_gradient(model, x, fast=False)[0], rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.skipif(not LEGACY, reason="Keras 3 refuses more than one axis of batches")
+def test_several_axes_of_batches_keep_the_usual_gradient():
+    layer = keras.layers.Conv2D(8, 3)
+    model = keras.Sequential([keras.Input((2, 12, 12, 3)), layer])
+    x = tf.random.stateless_uniform((2, 2, 12, 12, 3), (0, 0))
+
+    plain, _ = input_gradient(model, x, fast=False)
+    ours, blocks = input_gradient(model, x)
+
+    assert blocks == 0
+    np.testing.assert_array_equal(ours, plain)
 
 
 def test_the_model_is_as_before_after_an_error():
