@@ -33,7 +33,8 @@ def test_quick(load_example, tmp_path, monkeypatch, capsys):
 
 def test_a_convolutional_net(load_example, tmp_path):
     example = load_example("binary_connect", "cifar10_subset.npz")
-    arguments = ["--quick", "--data", "cifar10", "--epochs", "1", "--output", str(tmp_path)]
+    arguments = ["--quick", "--data", "cifar10", "--epochs", "1", "--units", "16"]
+    arguments += ["--output", str(tmp_path)]
 
     row = example.main([*arguments, "--rows", "deterministic"])["deterministic"]
 
