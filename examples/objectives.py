@@ -85,8 +85,9 @@ def main(arguments=None) -> dict:
     options = parser.parse_args(arguments)
     setting = setting_of(options)
     data = kr.data.load(options.data, batch_size=128, limit=setting.images)
-    test = kr.data.load(options.data, batch_size=100 if options.quick else 1000).test
-    test = next(iter(test))
+    tests = kr.data.load(options.data, batch_size=100 if options.quick else 1000).test
+    # What is measured, and other images for the guard, which chooses weights.
+    test, held_out = tests.take(2)
 
     rows = {}
     if options.output and options.output.exists():
@@ -96,7 +97,11 @@ def main(arguments=None) -> dict:
         if options.only and name not in options.only:
             continue
         if name not in rows:
-            model, average, costs = trained(objective, data, setting, smooth="smoothing" in name)
+            guard = None
+            if "guard" in name:
+                guard = kr.training.OverfittingGuard(*(part[:500] for part in held_out), every=200)
+            smooth = "smoothing" in name
+            model, average, costs = trained(objective, data, setting, smooth=smooth, guard=guard)
             rows[name] = measured(model, test, setting) + costs
             if name == "Madry":
                 with average.applied():
@@ -149,6 +154,7 @@ def objectives(data) -> dict:
         "AWP(0.005)": o.AWP(0.005),
         "Ensemble": o.Ensemble([other]),
         "Fast": o.Fast(),
+        "Fast, guarded": o.Fast(),
         "Fast, GradAlign 0.2": o.Fast(grad_align=0.2),
         "Free(4)": o.Free(replays=4),
         "VAT(1)": o.VAT(),
@@ -174,7 +180,7 @@ class Clock(keras.callbacks.Callback):
         return [round(min(self.seconds), 2), round(sum(self.seconds) / 60, 2)]
 
 
-def trained(objective, data, setting, seed=0, smooth=False):
+def trained(objective, data, setting, seed=0, smooth=False, guard=None):
     """A model, its average weights, and `[seconds of the fastest epoch, minutes of all]`."""
     model = kr.zoo.small_cnn(data.input_shape, data.classes, seed=seed)
     clock, average = Clock(), kr.training.WeightAverage(decay=0.98)
@@ -198,7 +204,8 @@ def trained(objective, data, setting, seed=0, smooth=False):
         attack_dtype=passes,
     )
     trainer.compile(keras.optimizers.Adam(rate), kr.losses.LabelSmoothing(0.1) if smooth else loss)
-    callbacks = [clock, average] if isinstance(objective, kr.objectives.Madry) else [clock]
+    callbacks = [clock] + [guard] * (guard is not None)
+    callbacks += [average] * isinstance(objective, kr.objectives.Madry)
     trainer.fit(data.train, epochs=setting.epochs, callbacks=callbacks, verbose=0)
     return model, average, clock.costs()
 

@@ -24,9 +24,9 @@ def test_every_objective_is_measured(example):
 
 
 def test_quick(example, tmp_path, capsys):
-    only = ["plain", "Madry", "Free(4)"]
+    only = ["plain", "Madry", "Fast, guarded", "Free(4)"]
     made = example.main(["--quick", "--output", str(tmp_path / "rows.json"), "--only", *only])
-    assert list(made) == ["plain", "Madry", "Madry, average (EMA)", "Free(4)"]
+    assert list(made) == ["plain", "Madry", "Madry, average (EMA)", *only[2:]]
     assert json.loads((tmp_path / "rows.json").read_text()) == made
     for clean, pgd, margin, autoattack, seconds, minutes in made.values():
         assert 0 <= max(pgd, margin) <= clean + 2 and clean > 15
