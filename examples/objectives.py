@@ -67,7 +67,7 @@ class Setting:
 SETTINGS = {
     "embedded": Setting(0.1, epochs=2, images=10_000),
     "mnist": Setting(0.3, epochs=6, ramp=0.4, autoattack=300, attack_dtype="bfloat16"),
-    "fashion_mnist": Setting(0.1, epochs=5, ramp=0.2, autoattack=300, attack_dtype="bfloat16"),
+    "fashion_mnist": Setting(0.1, epochs=4, ramp=0.2, autoattack=200, attack_dtype="bfloat16"),
     "cifar10": Setting(8 / 255, epochs=4, ramp=0.2, autoattack=300, attack_dtype="bfloat16"),
 }
 

@@ -112,8 +112,7 @@ def computing_in(model, dtype: str | None):
             if policy.compute_dtype == "float32":
                 stack.callback(_set_policy, layer, policy)
                 _set_policy(layer, make(f"mixed_{dtype}"))
-                if LEGACY:
-                    _cast_variables(layer, dtype, stack)
+                _cast_variables(layer, dtype, stack)
         yield
 
 
@@ -125,14 +124,17 @@ def _set_policy(layer, policy):
 
 
 def _cast_variables(layer, dtype, stack):
-    """What Keras 3 does in a layer's call: tf_keras does it for layers made under the policy."""
+    """Once for all calls: Keras 3 would do it in each, tf_keras not for layers already made."""
     if "Normalization" in type(layer).__name__:
         return  # They compute in float32 with parameters of their own type.
+    if not LEGACY and not type(layer).__module__.startswith("keras."):
+        return  # May use what a variable has and a tensor has not.
+    kind = tf.Variable if LEGACY else keras.Variable
     for name, value in list(vars(layer).items()):
-        if isinstance(value, tf.Variable) and value.dtype == tf.float32:
+        if isinstance(value, kind) and value.dtype == "float32":
             # Past Keras, which would track the tensor of a graph as if it were state.
             stack.callback(object.__setattr__, layer, name, value)
-            object.__setattr__(layer, name, tf.cast(value, dtype))
+            object.__setattr__(layer, name, tf.cast(tf.convert_to_tensor(value), dtype))
 
 
 def for_workers(logs: dict) -> dict:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust._keras import LEGACY, keras
+from keras_robust._keras import LEGACY, computing_in, keras
 
 
 def policies(model):
@@ -42,6 +42,42 @@ def test_only_the_attack_computes_in_it(cnn, blobs, batch_norm):
     assert model(x).dtype == tf.float32
     for value, old in zip(model.get_weights(), kept, strict=True):
         np.testing.assert_allclose(value, old, atol=0.5)
+
+
+def test_kernels_are_cast_once_for_all_passes(cnn):
+    model = cnn()
+    kernel = model.layers[1].kernel
+
+    @tf.function
+    def three_passes(x):
+        with computing_in(model, "bfloat16"):
+            return [model(x, training=False) for _ in range(3)]
+
+    graph = three_passes.get_concrete_function(tf.TensorSpec((2, 6, 6, 1))).graph
+
+    casts = [op for op in graph.get_operations() if op.type == "Cast"]
+    assert [op.outputs[0].shape for op in casts].count(kernel.shape) == 1
+    assert model.layers[1].kernel is kernel
+
+
+class Scaled(keras.layers.Layer):
+    """A layer of one's own, which asks its variable for more than a tensor has."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        scale = self.scale if LEGACY else self.scale.value
+        return inputs * tf.cast(scale, inputs.dtype)
+
+
+def test_layers_of_ones_own_keep_their_variables(blobs):
+    layers = [keras.Input((6, 6, 1)), Scaled(), keras.layers.Flatten(), keras.layers.Dense(3)]
+    attack = kr.attacks.PGD(0.1, steps=2)
+    trainer = kr.AdversarialTraining(keras.Sequential(layers), attack, attack_dtype="bfloat16")
+    trainer.compile("sgd")
+    trainer.fit(*blobs(12), verbose=0)
+    assert trainer.model.layers[0].scale.dtype == "float32"
 
 
 @pytest.mark.parametrize("jit", [False, True])
