@@ -4,7 +4,7 @@
     python examples/objectives.py             # 10,000 images, two epochs each, on one core
     python examples/objectives.py --data fashion_mnist.npz --output rows.json   # the table below
 
---data takes mnist.npz (eps 0.3) and cifar10.npz (8/255) too; their tables are in docs/objectives.md.
+--data takes mnist.npz (eps 0.3) and cifar10.npz (8/255) too, with tables in docs/objectives.md.
 All of Fashion-MNIST, linf 0.1, four epochs, 1,000 test images, AutoAttack on 200, one run each, as
 measured (Keras 3, one core that other work shared now and then):
 
