@@ -47,6 +47,13 @@ def same_images(train, test, peers, epochs, seeds) -> list[dict]:
     return rows
 
 
+def peer_pgd(peer, model):
+    """The peer's PGD-7 as a function `(x, y) -> x_adv` of numpy arrays."""
+    budget = {"steps": STEPS, "step_size": _steps.step_size(STEPS), "restarts": 1}
+    pgd = Contest("pgd", "PGD-7", "linf", _steps.EPS, budget, batch=_steps.BATCH)
+    return _tf_peers.make(peer, model, pgd)
+
+
 def _natural(model, batches, seed):
     _loop(model, batches, lambda x, y: x)
 
@@ -80,9 +87,7 @@ def _with(peer):
         # What they draw from: global generators, which a benchmark may seed.
         np.random.seed(seed)
         tf.random.set_seed(seed)
-        budget = {"steps": STEPS, "step_size": _steps.step_size(STEPS), "restarts": 1}
-        pgd = Contest("pgd", "PGD-7", "linf", _steps.EPS, budget, batch=_steps.BATCH)
-        attack = _tf_peers.make(peer, model, pgd)
+        attack = peer_pgd(peer, model)
         _loop(model, batches, lambda x, y: attack(x.numpy(), y.numpy()))
 
     return train

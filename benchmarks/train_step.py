@@ -291,10 +291,9 @@ def _same_images(data, peers, options) -> list[dict]:
 def same_work(data, batch, peers) -> list[dict]:
     """Strength of everybody's PGD-7 on one briefly trained network: is it the same attack?"""
     import _steps
-    import _tf_peers
     import numpy as np
     import tensorflow as tf
-    from _contests import Contest
+    from _same_images import peer_pgd
 
     import keras_robust as kr
 
@@ -311,10 +310,8 @@ def same_work(data, batch, peers) -> list[dict]:
         "keras_robust, in training": lambda x, y: ours.for_training()(model, x, y, 1).numpy(),
         "keras_robust, as an attack": lambda x, y: ours(model, x, y, 1).numpy(),
     }
-    budget = {"steps": 7, "step_size": _steps.step_size(7), "restarts": 1}
-    pgd = Contest("pgd", "PGD-7", "linf", _steps.EPS, budget, batch=128)
     for peer in peers:
-        attacks[peer] = _tf_peers.make(peer, model, pgd)
+        attacks[peer] = peer_pgd(peer, model)
     rows = []
     for name, attack in attacks.items():
         x_adv = attack(x, y)
