@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
 from keras_robust._keras import keras
 from keras_robust.compress._graph import check_graph, plain_layers, replace
 from keras_robust.compress._stage import freeze_layers
@@ -74,7 +75,7 @@ def binarize(
     )
 
 
-def freeze_binary(model, weights: str | None = None):
+def freeze_binary(model, weights: str | None = None, *, batch_norm=None):
     """A copy of `model` with plain layers in the place of binary ones: the same outputs.
 
     What is deployed: `kr.compress.pack` stores such a kernel in a bit a weight or less.
@@ -84,13 +85,18 @@ def freeze_binary(model, weights: str | None = None):
         weights: "binary", "real" or "sampled"; None takes what each layer's `test_weights` says,
             which is what the model computes now. Take "binary" for a model that infers with
             "real" weights, and measure it anew.
+        batch_norm: `tf.data.Dataset` of inputs, or of `(inputs, ...)`, on which the statistics
+            of BatchNormalization are measured for these weights, training images most likely.
+            Drawn weights spread the outputs of a layer wider than "real" or "binary" ones do.
+            None keeps the statistics of training, and so the outputs.
 
     Returns:
         A model of Dense, Conv2D and DepthwiseConv2D layers, not compiled.
 
     Raises:
         TypeError: not a Keras model, or one of the other Keras.
-        ValueError: a model without a graph or without binary layers, unknown `weights`.
+        ValueError: a model without a graph or without binary layers, unknown `weights`, a
+            `batch_norm` that is no dataset.
 
     >>> layer = kr.layers.BinaryDense(3, name="binary")
     >>> frozen = freeze_binary(keras.Sequential([keras.Input((4,)), layer]))
@@ -100,14 +106,18 @@ def freeze_binary(model, weights: str | None = None):
     check_graph(model)
     if weights is not None and weights not in TEST_WEIGHTS:
         raise ValueError(f"`weights` must be one of {TEST_WEIGHTS} or None, got {weights!r}.")
+    check_batch_norm(batch_norm)
     if not any(isinstance(layer, Binary) for layer in plain_layers(model)):
         raise ValueError(
             f"`model` {model.name!r} has no binary layer. Make some with "
             "kr.compress.binarize(model)."
         )
-    return replace(
+    frozen = replace(
         model, lambda layer: [_plain(layer, weights)] if isinstance(layer, Binary) else None
     )
+    if batch_norm is not None:
+        measure_batch_norm(frozen, batch_norm)
+    return frozen
 
 
 def _chosen(model, layers) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_robust._keras import keras
+from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
 from keras_robust.training._resume import Remembering
 
 
@@ -48,11 +48,7 @@ class WeightAverage(Remembering):
             raise ValueError(f"`decay` must be in [0, 1), or None for the mean, got {decay!r}.")
         if not isinstance(start, int) or start < 0:
             raise ValueError(f"`start` must be an epoch's number >= 0, got start={start!r}.")
-        if batch_norm is not None and not isinstance(batch_norm, tf.data.Dataset):
-            raise ValueError(
-                "`batch_norm` must be a tf.data.Dataset of batches of inputs, got "
-                f"{type(batch_norm).__name__}."
-            )
+        check_batch_norm(batch_norm)
         self.validation_data, self.decay, self.start = validation_data, decay, start
         self.batch_norm = batch_norm
         self._counts = False
@@ -106,7 +102,7 @@ class WeightAverage(Remembering):
         for variable, value in zip(self._raw, self._average):
             variable.assign(value)
         if self.batch_norm is not None:
-            _measure_statistics(self._trained, self.batch_norm)
+            measure_batch_norm(self._trained, self.batch_norm)
 
     def _add(self):
         """Moves the average towards the weights; until the first count it is them."""
@@ -119,24 +115,3 @@ class WeightAverage(Remembering):
             way = tf.convert_to_tensor(variable) - average
             average.assign_add(tf.cast(share, way.dtype) * way)
         self._count.assign_add(1)
-
-
-def _measure_statistics(model, dataset) -> None:
-    """BatchNorm's moving statistics as their plain mean over the batches of `dataset`."""
-    kind = keras.layers.BatchNormalization
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-    momenta = [layer.momentum for layer in norms]
-    statistics = {id(v) for layer in norms for v in layer.non_trainable_variables}
-    # The passes draw random numbers for dropout, and training must not notice.
-    others = [v for v in model.non_trainable_variables if id(v) not in statistics]
-    kept = [tf.convert_to_tensor(variable) for variable in others]
-    try:
-        for number, batch in enumerate(dataset):
-            for layer in norms:
-                layer.momentum = number / (number + 1.0)
-            model(batch[0] if isinstance(batch, tuple) else batch, training=True)
-    finally:
-        for layer, momentum in zip(norms, momenta):
-            layer.momentum = momentum
-        for variable, value in zip(others, kept):
-            variable.assign(value)

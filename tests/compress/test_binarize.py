@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -135,3 +136,25 @@ def test_refuses(plain):
     )
     with pytest.raises(ValueError, match="kernel of layer 'empty' must be finite and not all zero"):
         binarize(zeros)
+
+
+def test_batch_norm_is_measured_for_the_frozen_weights():
+    """Drawn weights spread a layer's outputs wider than real ones: the statistics are of these."""
+    layers = [BinaryDense(6, stochastic=True, test_weights="real", name="binary")]
+    layers.append(keras.layers.BatchNormalization(name="norm"))
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    x = np.random.default_rng(0).uniform(size=(60, 4)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(20)
+    before = [weight.copy() for weight in model.get_weights()]
+
+    kept, frozen = freeze_binary(model), freeze_binary(model, batch_norm=batches)
+
+    outputs = (x @ np.asarray(layers[0].real)).reshape(3, 20, 6)
+    norm = frozen.get_layer("norm")
+    np.testing.assert_allclose(norm.moving_variance, outputs.var(1).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_mean, outputs.mean((0, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(kept.get_layer("norm").moving_mean, np.zeros(6))
+    for old, new in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    with pytest.raises(ValueError, match="`batch_norm` must be a tf.data.Dataset"):
+        freeze_binary(model, batch_norm=x)

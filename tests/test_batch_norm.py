@@ -1,0 +1,46 @@
+"""Statistics measured anew are the plain means over the batches, and nothing else moves."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
+from keras_robust._keras import keras
+
+X = np.random.default_rng(0).normal(2.0, 3.0, size=(24, 4)).astype("float32")
+
+
+def test_statistics_are_means_over_the_batches():
+    """Of two layers, one in a nested model; the second sees the first's outputs in training."""
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="second")])
+    layers = [keras.layers.BatchNormalization(name="first"), keras.layers.Dropout(0.5, seed=0)]
+    model = keras.Sequential([keras.Input((4,)), *layers, inner])
+    first, second = layers[0], inner.get_layer("second")
+    statistics = {id(v) for norm in (first, second) for v in norm.non_trainable_variables}
+    others = [v for v in model.variables if id(v) not in statistics]
+    before = [np.asarray(v) for v in others]
+
+    measure_batch_norm(model, tf.data.Dataset.from_tensor_slices((X, X[:, 0])).batch(8))
+
+    parts = X.reshape(3, 8, 4).astype("float64")
+    np.testing.assert_allclose(first.moving_mean, parts.mean(1).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(first.moving_variance, parts.var(1).mean(0), rtol=1e-5)
+    # Dropout doubles what it keeps of a normalized batch: variance 2.
+    assert 1.2 < np.mean(second.moving_variance) < 2.8
+    for old, variable in zip(before, others):
+        np.testing.assert_array_equal(old, variable)
+    assert first.momentum == second.momentum == 0.99
+
+
+def test_momentum_comes_back_after_an_error():
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((4,)), layer])
+    with pytest.raises(Exception):
+        measure_batch_norm(model, tf.data.Dataset.from_tensor_slices(X[:, :3]).batch(8))
+    assert layer.momentum == 0.99
+
+
+def test_anything_but_a_dataset_is_refused():
+    check_batch_norm(None)
+    with pytest.raises(ValueError, match="`batch_norm` must be a tf.data.Dataset.*ndarray"):
+        check_batch_norm(X)
