@@ -1,4 +1,4 @@
-"""BatchNormalization's statistics, measured anew for weights other than those trained with."""
+"""BatchNormalization: its statistics for other weights than those trained with, and its speed."""
 
 import tensorflow as tf
 
@@ -38,3 +38,47 @@ def measure_batch_norm(model, dataset) -> None:
             layer.momentum = momentum
         for variable, value in zip(others, kept):
             variable.assign(value)
+
+
+def fused_batch_norm(x, layer) -> tf.Tensor:
+    """What `layer` computes in inference, and its gradient, by one operation each.
+
+    Args:
+        x: `(batch, height, width, channels)`, float32 or half; all is computed in float32.
+        layer: Keras's BatchNormalization over the last axis.
+
+    Returns:
+        As `x`.
+    """
+    mean, variance = _whole(layer.moving_mean), _whole(layer.moving_variance)
+    scale = _whole(layer.gamma) if layer.scale else tf.ones_like(mean)
+    offset = _whole(layer.beta) if layer.center else tf.zeros_like(mean)
+
+    def normalize(x, scale, offset, mean):
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=scale,
+            offset=offset,
+            mean=mean,
+            variance=variance,
+            epsilon=layer.epsilon,
+            is_training=False,
+        )[0]
+
+    @tf.custom_gradient
+    def forward(x, scale, offset):
+        def backward(gradient):
+            zeros = tf.zeros_like(mean)
+            to_images = normalize(gradient, scale, zeros, zeros)
+            # Nobody asks for the others in an attack, and the graph drops them.
+            wide, axes = tf.cast(gradient, tf.float32), [0, 1, 2]
+            normal = (tf.cast(x, tf.float32) - mean) * tf.math.rsqrt(variance + layer.epsilon)
+            return to_images, tf.reduce_sum(wide * normal, axes), tf.reduce_sum(wide, axes)
+
+        return normalize(x, scale, offset, mean), backward
+
+    return forward(x, scale, offset)
+
+
+def _whole(variable) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(variable), tf.float32)

@@ -5,60 +5,13 @@ image, and one or three channels leave most of a vector register empty: in a sma
 took a third of a pass. Here the pixels of a block are the channels of one wide convolution.
 """
 
-import contextlib
-import functools
 import typing
 
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._keras import is_model, keras
-
-# As many numbers as a block of pixels shall have, and the channels of an image that is worth it.
+# As many numbers as a block of pixels shall have.
 _WIDTH = 16
-_CHANNELS = 4
-
-
-@contextlib.contextmanager
-def fast_image_gradients(model, enabled=True):
-    """While it lasts, first convolutions of `model` are differentiated by blocks of pixels.
-
-    For code that is being traced: what is traced inside keeps it. Values are the same, gradients
-    to float rounding. A `model` that is not Keras's stays as it is. Leave it out under XLA, which
-    lowers convolutions in a way of its own.
-    """
-    layers = model._flatten_layers() if enabled and is_model(model) else ()
-    layers = [layer for layer in layers if _takes_images(layer)]
-    for layer in layers:
-        # Past Keras, which would track the function as if it were state.
-        vars(layer)["convolution_op"] = functools.partial(_convolution_op, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("convolution_op", None)
-
-
-def _takes_images(layer) -> bool:
-    """Whether `layer` is Keras's own plain convolution of a few channels."""
-    return (
-        type(layer) is keras.layers.Conv2D
-        and layer.built
-        and layer.groups == 1
-        and layer.data_format == "channels_last"
-        and layer.padding in ("same", "valid")
-        and tuple(layer.dilation_rate) == (1, 1)
-        and layer.strides[0] == layer.strides[1]
-        and layer.kernel.shape[2] <= _CHANNELS
-    )
-
-
-def _convolution_op(layer, inputs, kernel):
-    x, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-    # tf_keras takes several axes of batches too.
-    if x.shape.rank != 4 or None in x.shape[1:]:
-        return type(layer).convolution_op(layer, x, kernel)
-    return convolution(x, kernel, layer.strides[0], layer.padding)
 
 
 def convolution(x, kernel, stride: int, padding: str):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
+from keras_robust._batch_norm import check_batch_norm, fused_batch_norm, measure_batch_norm
 from keras_robust._keras import keras
 
 X = np.random.default_rng(0).normal(2.0, 3.0, size=(24, 4)).astype("float32")
@@ -49,3 +49,30 @@ def test_anything_but_a_dataset_is_refused():
     check_batch_norm(None)
     with pytest.raises(ValueError, match="`batch_norm` must be a tf.data.Dataset.*ndarray"):
         check_batch_norm(X)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fused_is_the_closed_form_with_its_gradients(dtype):
+    rng = np.random.default_rng(0)
+    layer = keras.layers.BatchNormalization(epsilon=0.01)
+    layer.build((None, 5, 5, 4))
+    layer.set_weights([rng.uniform(0.5, 2.0, 4) for _ in range(4)])
+    gamma, beta, mean, variance = (np.float64(weight) for weight in layer.get_weights())
+    x = tf.cast(tf.constant(rng.normal(size=(3, 5, 5, 4))), dtype)
+    upstream = tf.cast(tf.constant(rng.normal(size=x.shape)), dtype)
+    wide, up = np.float64(tf.cast(x, "float32")), np.float64(tf.cast(upstream, "float32"))
+
+    trained = [v if isinstance(v, tf.Variable) else v.value for v in layer.trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = fused_batch_norm(x, layer)
+    found = [value, *tape.gradient(value, [x, *trained], upstream)]
+
+    slope = gamma / np.sqrt(variance + 0.01)
+    normal = (wide - mean) / np.sqrt(variance + 0.01)
+    sums = (0, 1, 2)
+    exact = [gamma * normal + beta, up * slope, (up * normal).sum(sums), up.sum(sums)]
+    rounding = 1e-5 if dtype == "float32" else 1e-2
+    for ours, expected in zip(found, exact, strict=True):
+        ours = tf.cast(ours, "float32")
+        np.testing.assert_allclose(ours, expected, atol=rounding * np.abs(expected).max())

@@ -18,7 +18,7 @@ from keras_robust._checks import (
     check_logits,
     check_same_length,
 )
-from keras_robust._image_gradient import fast_image_gradients
+from keras_robust._fast_passes import fast_passes
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
 from keras_robust.attacks._threat import NORMS, check_threat, float32_below, size
@@ -341,7 +341,7 @@ def _compiled(model, attack, x, y):
 
         @tf.function(reduce_retracing=True, autograph=False)
         def run(x, y, seed, eps):
-            with fast_image_gradients(reference()):
+            with fast_passes(reference()):
                 return attack.run(reference(), x, y, seed, eps)
 
         known[key] = run, classes

@@ -11,7 +11,7 @@ from keras_robust._checks import (
     check_labels,
     check_logit_model,
 )
-from keras_robust._image_gradient import fast_image_gradients
+from keras_robust._fast_passes import fast_passes
 from keras_robust._keras import (
     computing_in,
     expects_probabilities,
@@ -294,7 +294,7 @@ class AdversarialTraining(keras.Model):
         if self.attack is not None:
             assert_in_bounds(x, self.attack.bounds)
         for _ in range(self.objective.replays):
-            with resolved_weights(self.model), self._fast_gradients():
+            with resolved_weights(self.model), self._fast_passes():
                 logs = self._train_once(x, y, sample_weight, logits)
         return for_workers(logs)
 
@@ -334,7 +334,7 @@ class AdversarialTraining(keras.Model):
             self._update(loss, tf.shape(x)[0], None)
             return for_workers(self.compute_metrics(x, y, logits, sample_weight))
         assert_in_bounds(x, self.validation_attack.bounds)
-        with self._fast_gradients():
+        with self._fast_passes():
             x_adv = self.validation_attack(self.model, x, y, fold(as_seed(self.seed), -1))
         robust = _correct(call_logits(self.model, x_adv), y) & _correct(logits, y)
         self._update(loss, tf.shape(x)[0], robust)
@@ -344,8 +344,8 @@ class AdversarialTraining(keras.Model):
         """Saves the trained `model`, which loads without keras_robust."""
         return self.model.save(filepath, *args, **kwargs)
 
-    def _fast_gradients(self):
-        return fast_image_gradients(self.model, enabled=not self.jit_compile)
+    def _fast_passes(self):
+        return fast_passes(self.model, enabled=not self.jit_compile)
 
     def _step(self, x, teacher_logits, part) -> Step:
         """This step's settings: of the seed, the step's number, the replica and the part."""

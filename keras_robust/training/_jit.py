@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust._checks import check_labels
-from keras_robust._image_gradient import fast_image_gradients
+from keras_robust._fast_passes import fast_passes
 from keras_robust.attacks._attack import call_logits
 
 # Compiling twice takes seconds to a minute: a run must be long enough to earn that back.
@@ -55,7 +55,7 @@ def try_both(model, x, y) -> Trial:
     labels, variables = check_labels(y), list(model.trainable_variables)
 
     def one_pass(x, labels, jit):
-        with fast_image_gradients(model, enabled=not jit), tf.GradientTape() as tape:
+        with fast_passes(model, enabled=not jit), tf.GradientTape() as tape:
             tape.watch(x)
             loss = tf.reduce_mean(losses.cross_entropy(labels, call_logits(model, x)))
         return tape.gradient(loss, [x, *variables], unconnected_gradients="zero")

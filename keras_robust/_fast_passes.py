@@ -1,0 +1,78 @@
+"""Layers that compute in another way while an attack goes through them, to the same values."""
+
+import contextlib
+import functools
+
+import tensorflow as tf
+
+from keras_robust._batch_norm import fused_batch_norm
+from keras_robust._image_gradient import convolution
+from keras_robust._keras import is_model, keras
+
+# Of an image whose gradient is worth blocks of pixels.
+_CHANNELS = 4
+
+
+@contextlib.contextmanager
+def fast_passes(model, enabled=True):
+    """While it lasts, passes through `model` in inference and back to its images are faster.
+
+    A first convolution is differentiated by blocks of pixels, and BatchNormalization that
+    computes in bfloat16 is one operation forward and one backward. For code that is being
+    traced: what is traced inside keeps it. Values are the same, gradients to float rounding. A
+    `model` that is not Keras's stays as it is. Leave it out under XLA, which has ways of its own.
+    """
+    replaced = []
+    for layer in model._flatten_layers() if enabled and is_model(model) else ():
+        if _takes_images(layer):
+            replaced.append((layer, "convolution_op", _convolution_op))
+        elif _normalizes_channels(layer):
+            replaced.append((layer, "call", _normalize))
+    for layer, name, function in replaced:
+        # Past Keras, which would track the function as if it were state.
+        vars(layer)[name] = functools.partial(function, layer)
+    try:
+        yield
+    finally:
+        for layer, name, _ in replaced:
+            vars(layer).pop(name, None)
+
+
+def _takes_images(layer) -> bool:
+    """Whether `layer` is Keras's own plain convolution of a few channels."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.built
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+        and layer.padding in ("same", "valid")
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.strides[0] == layer.strides[1]
+        and layer.kernel.shape[2] <= _CHANNELS
+    )
+
+
+def _normalizes_channels(layer) -> bool:
+    """Whether `layer` is Keras's own BatchNormalization over the last axis of images."""
+    if type(layer) is not keras.layers.BatchNormalization or not layer.built:
+        return False
+    # tf_keras has made a list of it.
+    return layer.axis in (-1, 3, [3]) and not getattr(layer, "renorm", False)
+
+
+def _convolution_op(layer, inputs, kernel):
+    x, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
+    # tf_keras takes several axes of batches too.
+    if x.shape.rank != 4 or None in x.shape[1:]:
+        return type(layer).convolution_op(layer, x, kernel)
+    return convolution(x, kernel, layer.strides[0], layer.padding)
+
+
+def _normalize(layer, inputs, training=None, **keywords):
+    x = tf.convert_to_tensor(inputs)
+    # Only a plain False is inference for sure. Other types take Keras's own operations: for
+    # float32 they are as fast, and float16 has no kernel on all devices.
+    inference = isinstance(training, (bool, int)) and not training
+    if not inference or x.dtype != tf.bfloat16 or x.shape.rank != 4:
+        return type(layer).call(layer, inputs, training=training, **keywords)
+    return fused_batch_norm(x, layer)
