@@ -6,7 +6,7 @@ import tensorflow as tf
 from _common import Clock
 
 import keras_robust as kr
-from keras_robust._image_gradient import fast_image_gradients
+from keras_robust._fast_passes import fast_passes
 from keras_robust._keras import keras
 from keras_robust.attacks import _pgd
 
@@ -72,7 +72,7 @@ class Parts:
 
         @tf.function(jit_compile=jit)
         def by_blocks(x, y):
-            with fast_image_gradients(model):
+            with fast_passes(model):
                 return input_gradient(lambda x: cross_entropy(y, model(x, training=False)), x)
 
         @tf.function(jit_compile=jit)
