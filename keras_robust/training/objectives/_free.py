@@ -4,12 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_robust.attacks import Ball
 from keras_robust.attacks._attack import check_counts
 from keras_robust.training.objectives._objective import Carrying, Outcome, check_weight
-
-# The perturbation carried on meets other images, so their bounds must not cut it.
-_UNBOUNDED = (-1e9, 1e9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +47,6 @@ class Free(Carrying):
         return Outcome(step.compiled_loss(y, logits, sample_weight), logits, logits)
 
     def carry(self, step, x, gradient):
-        ball = Ball(step.attack.norm, step.eps, _UNBOUNDED)
         gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
-        return ball.ascend(step.carried, gradient, x, self.alpha * step.eps)
+        # What is carried on meets other images, so the bounds of these must not cut it.
+        return step.boundless_ball.ascend(step.carried, gradient, x, self.alpha * step.eps)

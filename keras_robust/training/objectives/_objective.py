@@ -11,6 +11,8 @@ from keras_robust import losses
 from keras_robust.attacks import Ascent, Ball
 from keras_robust.attacks._attack import Goal, Value, call_logits
 
+_BOUNDLESS = (-1e9, 1e9)
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -39,6 +41,11 @@ class Step:
     def ball(self) -> Ball:
         """The perturbations that the attack may use, at this step's radius."""
         return Ball(self.attack.norm, self.eps, self.attack.bounds)
+
+    @property
+    def boundless_ball(self) -> Ball:
+        """The same without the range of valid inputs."""
+        return Ball(self.attack.norm, self.eps, _BOUNDLESS)
 
     def attacked(self, x, y) -> tf.Tensor:
         """The attack's own examples for the model as it is."""

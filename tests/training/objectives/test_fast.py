@@ -12,6 +12,7 @@ from keras_robust.training.objectives import Fast
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_is_one_long_step_of_pgd_in_the_attacks_ball(net, batch, step_for, norm):
     x, _, y, _ = batch
+    x = 0.25 + 0.5 * x  # The bounds cut nothing here.
     step = step_for(net, kr.attacks.PGD(0.1, norm=norm, steps=7), seed=3)
     found = Fast().perturb(step, tf.constant(x), tf.constant(y, tf.int32))
     one = kr.attacks.PGD(0.1, norm=norm, steps=1, step_size=0.125, keep_best=False)
@@ -33,6 +34,21 @@ def test_short_step_from_a_random_start_in_numpy(linear_net, step_for, rng):
     start = step.ball.random(tf.constant(x), fold(tf.constant([9, 0]), 0)).numpy()
     way = np.sign(linear_net.w.numpy() @ [-1, 1]) * np.array([[1], [-1], [1], [-1]])
     np.testing.assert_allclose(found, x + np.clip(start + 0.05 * way, -0.1, 0.1), atol=1e-6)
+
+
+def test_start_and_step_know_no_bounds_but_the_examples_do(linear_net, step_for):
+    """On black: from the start cut to [0, 0.1] a step of 0.125 would always end at a corner."""
+    x = np.zeros((50, 5), "float32")
+    step = step_for(linear_net, seed=9)
+
+    found = Fast().perturb(step, tf.constant(x), tf.zeros(50, tf.int32)).numpy()
+
+    start = step.boundless_ball.random(tf.constant(x), fold(tf.constant([9, 0]), 0)).numpy()
+    way = np.sign(linear_net.w.numpy() @ [-1, 1])
+    expected = np.clip(np.clip(start + 0.125 * way, -0.1, 0.1), 0, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    inside = (found > 1e-3) & (found < 0.1 - 1e-3)
+    assert start.min() < -0.05 and 0.2 < inside[:, way > 0].mean() < 0.5
 
 
 def test_gradient_alignment_in_numpy(net, batch, step_for):
