@@ -51,14 +51,15 @@ def test_anything_but_a_dataset_is_refused():
         check_batch_norm(X)
 
 
+@pytest.mark.parametrize("channels", [16, 4])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_fused_is_the_closed_form_with_its_gradients(dtype):
+def test_fused_is_the_closed_form_with_its_gradients(dtype, channels):
     rng = np.random.default_rng(0)
     layer = keras.layers.BatchNormalization(epsilon=0.01)
-    layer.build((None, 5, 5, 4))
-    layer.set_weights([rng.uniform(0.5, 2.0, 4) for _ in range(4)])
+    layer.build((None, 5, 5, channels))
+    layer.set_weights([rng.uniform(0.5, 2.0, channels) for _ in range(4)])
     gamma, beta, mean, variance = (np.float64(weight) for weight in layer.get_weights())
-    x = tf.cast(tf.constant(rng.normal(size=(3, 5, 5, 4))), dtype)
+    x = tf.cast(tf.constant(rng.normal(size=(3, 5, 5, channels))), dtype)
     upstream = tf.cast(tf.constant(rng.normal(size=x.shape)), dtype)
     wide, up = np.float64(tf.cast(x, "float32")), np.float64(tf.cast(upstream, "float32"))
 

@@ -119,10 +119,10 @@ def test_training_gives_the_same_weights(objective, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def normalized(seed=0, **keywords):
+def normalized(filters=16, seed=0, **keywords):
     """A convolution and BatchNormalization with statistics and parameters of some size."""
     norm = keras.layers.BatchNormalization(**keywords)
-    layers = [keras.layers.Conv2D(8, 3, padding="same"), norm, keras.layers.ReLU()]
+    layers = [keras.layers.Conv2D(filters, 3, padding="same"), norm, keras.layers.ReLU()]
     model = keras.Sequential([keras.Input((8, 8, 8)), *layers])
     rng = np.random.default_rng(seed)
     norm.set_weights([rng.uniform(0.5, 2.0, weight.shape) for weight in norm.get_weights()])
@@ -143,6 +143,16 @@ def test_normalization_in_bfloat16_is_one_operation_each_way(keywords):
     np.testing.assert_allclose(ours, plain, rtol=0, atol=2e-2 * scale)
     # No further from float32 than Keras's own operations are.
     assert np.abs(ours - exact).mean() < 1.1 * np.abs(plain - exact).mean()
+
+
+def test_few_channels_are_normalized_in_float32():
+    """oneDNN has no fast kernel for them."""
+    model, _ = normalized(filters=8)
+    x = tf.random.stateless_normal((4, 8, 8, 8), (0, 0))
+    plain, *_ = input_gradient(model, x, "bfloat16", fast=False)
+    ours, _, fused = input_gradient(model, x, "bfloat16")
+    assert fused == 0
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=2e-2 * np.abs(plain).max())
 
 
 def test_float32_and_other_axes_are_normalized_by_keras():

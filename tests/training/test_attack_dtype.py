@@ -60,6 +60,18 @@ def test_kernels_are_cast_once_for_all_passes(cnn):
     assert model.layers[1].kernel is kernel
 
 
+def test_depthwise_convolutions_stay_in_float32_on_a_cpu(monkeypatch):
+    layers = [keras.layers.DepthwiseConv2D(3), keras.layers.Conv2D(2, 1)]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *layers])
+    with computing_in(model, "bfloat16"):
+        assert [layer.compute_dtype for layer in layers] == ["float32", "bfloat16"]
+        assert model(tf.ones((1, 6, 6, 2))).dtype == tf.bfloat16
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    with computing_in(model, "bfloat16"):
+        assert [layer.compute_dtype for layer in layers] == ["bfloat16"] * 2
+    assert [layer.compute_dtype for layer in layers] == ["float32"] * 2
+
+
 class Scaled(keras.layers.Layer):
     """A layer of one's own, which asks its variable for more than a tensor has."""
 

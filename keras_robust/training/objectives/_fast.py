@@ -25,7 +25,8 @@ class Fast(Objective):
     Attributes:
         alpha: length of the step in units of eps, > 0. With a random start the paper uses 1.25,
             and 2 collapses; without, 1 is training on FGSM.
-        random_start: start at a random point of the ball instead of at the input.
+        random_start: start at a random point of the ball instead of at the input. As in the
+            paper it may lie outside the bounds of the inputs, which the example itself does not.
         grad_align: weight of one minus the cosine between the input gradients at the input and
             at a random point of the ball, >= 0; 0 leaves it out. The passes for it move no
             BatchNorm statistics.
