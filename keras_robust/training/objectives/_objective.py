@@ -44,7 +44,12 @@ class Step:
 
     @property
     def boundless_ball(self) -> Ball:
-        """The same without the range of valid inputs."""
+        """The same without the range of valid inputs, for linf and l2.
+
+        An l1 step without bounds would put the whole radius into one entry.
+        """
+        if self.attack.norm == "l1":
+            return self.ball
         return Ball(self.attack.norm, self.eps, _BOUNDLESS)
 
     def attacked(self, x, y) -> tf.Tensor:

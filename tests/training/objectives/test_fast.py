@@ -1,11 +1,14 @@
 """Fast: one step in closed form, and gradient alignment."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._seed import fold
+from keras_robust.attacks._threat import size
 from keras_robust.training.objectives import Fast
 
 
@@ -49,6 +52,26 @@ def test_start_and_step_know_no_bounds_but_the_examples_do(linear_net, step_for)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     inside = (found > 1e-3) & (found < 0.1 - 1e-3)
     assert start.min() < -0.05 and 0.2 < inside[:, way > 0].mean() < 0.5
+
+
+@pytest.mark.parametrize("objective", [Fast(), kr.objectives.Free()])
+@pytest.mark.parametrize(("norm", "eps"), [("l1", 2.0), ("l2", 0.5), ("linf", 0.1)])
+def test_the_radius_is_used_in_every_norm(linear_net, step_for, objective, norm, eps):
+    """An entry holds 1 at most, so that an l1 radius of 2 takes several."""
+    x, y = np.full((30, 5), 0.5, "float32"), tf.constant([0, 1] * 15)
+    step = step_for(linear_net, kr.attacks.PGD(eps, norm=norm), seed=9)
+    if objective.carries:
+        with tf.GradientTape() as tape:
+            moved = tf.constant(x)
+            tape.watch(moved)
+            loss = tf.reduce_mean(kr.losses.cross_entropy(y, linear_net(moved)))
+        gradient = tape.gradient(loss, moved)
+        step = dataclasses.replace(step, carried=tf.zeros_like(x))
+        step = dataclasses.replace(step, carried=objective.carry(step, tf.constant(x), gradient))
+
+    found = objective.perturb(step, tf.constant(x), y)
+
+    assert tf.reduce_mean(size(found - x, norm)) > 0.7 * eps
 
 
 def test_gradient_alignment_in_numpy(net, batch, step_for):
