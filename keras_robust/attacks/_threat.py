@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_robust._seed import normal, split, uniform
 
 NORMS = ("linf", "l2", "l1")
+# Bounds that cut nothing.
+UNBOUNDED = (-1e9, 1e9)
 
 
 def check_threat(eps, norm, bounds) -> tuple[float, tuple[float, float]]:

@@ -8,14 +8,11 @@ import tensorflow as tf
 
 from keras_robust._seed import fold
 from keras_robust.attacks import Ascent, DeepFool
-from keras_robust.attacks._threat import size
+from keras_robust.attacks._threat import UNBOUNDED, size
 from keras_robust.training._adversarial import AdversarialTraining
 from keras_robust.training._pool import Pool
 from keras_robust.training._pool_cut import cut_at
 from keras_robust.training.objectives import Objective, Outcome
-
-# The range of a layer's outputs is that of the batch, not that of the attack's inputs.
-_UNBOUNDED = (-1e9, 1e9)
 
 
 class LayerFeedback(AdversarialTraining):
@@ -214,7 +211,8 @@ def adversarial_outputs(attack, above, values, y, seed) -> tf.Tensor:
     def logits(scaled):
         return above(in_range(scaled), training=False)
 
-    attack = dataclasses.replace(attack, bounds=_UNBOUNDED)
+    # The range of a layer's outputs is that of the batch, not that of the attack's inputs.
+    attack = dataclasses.replace(attack, bounds=UNBOUNDED)
     attack = attack.for_training() if isinstance(attack, Ascent) else attack
     radius = math.inf if attack.eps is None else attack.eps
     return tf.stop_gradient(in_range(attack.run(logits, values / unit, y, seed, radius)))

@@ -10,8 +10,7 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust.attacks import Ascent, Ball
 from keras_robust.attacks._attack import Goal, Value, call_logits
-
-_BOUNDLESS = (-1e9, 1e9)
+from keras_robust.attacks._threat import UNBOUNDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Step:
         """
         if self.attack.norm == "l1":
             return self.ball
-        return Ball(self.attack.norm, self.eps, _BOUNDLESS)
+        return Ball(self.attack.norm, self.eps, UNBOUNDED)
 
     def attacked(self, x, y) -> tf.Tensor:
         """The attack's own examples for the model as it is."""
