@@ -119,6 +119,30 @@ def test_training_gives_the_same_weights(objective, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(LEGACY, reason="tf_keras does not give them to XLA")
+@pytest.mark.parametrize("keywords", [{"strides": 2}, {"dilation_rate": 2, "padding": "same"}])
+def test_convolutions_in_groups_are_taken_apart(keywords, monkeypatch):
+    """With the gradients of inputs and kernel that Keras computes."""
+    layer = keras.layers.Conv2D(6, 3, groups=3, **keywords)
+    model = keras.Sequential([keras.Input((9, 8, 12)), layer])
+    x = tf.random.stateless_normal((2, 9, 8, 12), (0, 0))
+
+    @tf.function
+    def gradients(x, fast):
+        with fast_passes(model, fast), tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(model(x) ** 2)
+        return tape.gradient(value, [x, layer.kernel.value])
+
+    for ours, plain in zip(gradients(x, True), gradients(x, False), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+    with fast_passes(model):
+        assert "convolution_op" in vars(layer)
+    monkeypatch.setattr("keras_robust._fast_passes._GROUPS", 2)
+    with fast_passes(model):
+        assert "convolution_op" not in vars(layer)
+
+
 def normalized(filters=16, seed=0, **keywords):
     """A convolution and BatchNormalization with statistics and parameters of some size."""
     norm = keras.layers.BatchNormalization(**keywords)
