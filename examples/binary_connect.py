@@ -14,8 +14,8 @@ As measured (seed 0, 12 epochs, one core that other work shared; PGD-20 on the m
                            paper  error %  PGD-20 %     packed  bits  int8 tflite  us float  us int8
 no regularizer              1.30     1.46       0.9  3,097,898 26.62      978,664        46       12
 deterministic               1.29     1.55       0.5    135,645  1.17      978,736        49       12
-stochastic, real            1.18     2.76       6.4  3,052,150 26.23      978,744        42       11
-stochastic, binary          1.18     3.63       6.1    134,169  1.15      978,744        43       11
+stochastic, real            1.18     2.60       5.2  3,052,235 26.23      978,736        51       15
+stochastic, binary          1.18     2.97       4.6    134,223  1.15      978,736        37       11
 stochastic, 10 sampled      1.18     2.85       5.6
 50% dropout                 1.01     3.12       6.4  3,102,274 26.66      978,760        49       11
 deterministic, attacked              3.78      73.5    134,736  1.16      978,664        47       11
