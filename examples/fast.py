@@ -63,16 +63,20 @@ def trained(objective, seed, train, eps, epochs):
 
 
 def network(seed):
-    layers, start = keras.layers, keras.initializers.HeUniform
-    stack = [keras.Input((28, 28, 1))]
-    for number, filters in enumerate((16, 32)):
-        initial = start(seed=10 * seed + number)
-        stack.append(layers.Conv2D(filters, 4, 2, "same", kernel_initializer=initial))
-        stack.append(layers.ReLU())
-    stack.append(layers.Flatten())
-    stack.append(layers.Dense(100, "relu", kernel_initializer=start(seed=10 * seed + 2)))
-    stack.append(layers.Dense(10, kernel_initializer=start(seed=10 * seed + 3)))
-    return keras.Sequential(stack)
+    seeds = iter(range(10 * seed, 10 * seed + 10))
+
+    def start():
+        # As torch starts, where the authors trained it.
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=next(seeds))
+
+    layers = [keras.Input((28, 28, 1))]
+    for filters in (16, 32):
+        layers.append(keras.layers.Conv2D(filters, 4, 2, "same", kernel_initializer=start()))
+        layers.append(keras.layers.ReLU())
+    layers.append(keras.layers.Flatten())
+    layers.append(keras.layers.Dense(100, "relu", kernel_initializer=start()))
+    layers.append(keras.layers.Dense(10, kernel_initializer=start()))
+    return keras.Sequential(layers)
 
 
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):
