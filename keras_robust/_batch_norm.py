@@ -53,9 +53,7 @@ def fused_batch_norm(x, layer) -> tf.Tensor:
     Returns:
         As `x`.
     """
-    mean, variance = _whole(layer.moving_mean), _whole(layer.moving_variance)
-    scale = _whole(layer.gamma) if layer.scale else tf.ones_like(mean)
-    offset = _whole(layer.beta) if layer.center else tf.zeros_like(mean)
+    mean, variance, scale, offset = _parameters(layer)
     if x.shape[-1] % 16:
         wide = tf.cast(x, tf.float32)
         values = tf.nn.batch_normalization(wide, mean, variance, offset, scale, layer.epsilon)
@@ -85,6 +83,44 @@ def fused_batch_norm(x, layer) -> tf.Tensor:
         return normalize(x, scale, offset, mean), backward
 
     return forward(x, scale, offset)
+
+
+def train_batch_norm(x, layer) -> tf.Tensor:
+    """What Keras 3's `layer` computes in training, by one operation; it moves the statistics too.
+
+    Args:
+        x: `(batch, height, width, channels)`, float32 or bfloat16; all is computed in float32.
+        layer: Keras's BatchNormalization over the last axis.
+
+    Returns:
+        As `x`.
+    """
+    kept_mean, kept_variance, scale, offset = _parameters(layer)
+    values, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=scale,
+        offset=offset,
+        mean=tf.zeros_like(kept_mean),
+        variance=tf.zeros_like(kept_mean),
+        epsilon=layer.epsilon,
+        is_training=True,
+    )
+    # The operation divides by one less than it summed, Keras 3 by as many.
+    count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+    variance *= tf.math.divide_no_nan(tf.maximum(count - 1.0, 1.0), count)
+    for moving, kept, new in (
+        (layer.moving_mean, kept_mean, mean),
+        (layer.moving_variance, kept_variance, variance),
+    ):
+        moving.assign(kept * layer.momentum + new * (1.0 - layer.momentum))
+    return values
+
+
+def _parameters(layer):
+    """Mean, variance, scale and offset of `layer`, float32."""
+    mean, variance = _whole(layer.moving_mean), _whole(layer.moving_variance)
+    scale = _whole(layer.gamma) if layer.scale else tf.ones_like(mean)
+    return mean, variance, scale, _whole(layer.beta) if layer.center else tf.zeros_like(mean)
 
 
 def _whole(variable) -> tf.Tensor:

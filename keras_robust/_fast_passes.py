@@ -5,7 +5,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_robust._batch_norm import fused_batch_norm
+from keras_robust._batch_norm import fused_batch_norm, train_batch_norm
 from keras_robust._image_gradient import convolution
 from keras_robust._keras import LEGACY, is_model, keras
 
@@ -20,10 +20,10 @@ def fast_passes(model, enabled=True):
     """While it lasts, passes through `model` in inference and back to its images are faster.
 
     A first convolution is differentiated by blocks of pixels, one in groups is taken apart, and
-    BatchNormalization that computes in bfloat16 is one operation forward and one backward. For
-    code that is being traced: what is traced inside keeps it. Values are the same, gradients to
-    float rounding. A `model` that is not Keras's stays as it is. Leave it out under XLA, which
-    has ways of its own.
+    BatchNormalization is one operation each way, in bfloat16 and in training. For code that is
+    being traced: what is traced inside keeps it. Values are the same, gradients to float
+    rounding. A `model` that is not Keras's stays as it is. Leave it out under XLA, which has ways
+    of its own.
     """
     replaced = []
     for layer in model._flatten_layers() if enabled and is_model(model) else ():
@@ -94,11 +94,19 @@ def _grouped_convolution_op(layer, inputs, kernel):
     return tf.concat([tf.nn.convolution(*part, *settings) for part in parts], -1)
 
 
-def _normalize(layer, inputs, training=None, **keywords):
-    x = tf.convert_to_tensor(inputs)
-    # Only a plain False is inference for sure. Other types take Keras's own operations: for
-    # float32 they are as fast, and float16 has no kernel on all devices.
-    inference = isinstance(training, (bool, int)) and not training
-    if not inference or x.dtype != tf.bfloat16 or x.shape.rank != 4:
-        return type(layer).call(layer, inputs, training=training, **keywords)
-    return fused_batch_norm(x, layer)
+def _normalize(layer, inputs, training=None, mask=None):
+    x, plain = tf.convert_to_tensor(inputs), isinstance(training, (bool, int))
+    if plain and mask is None and x.shape.rank == 4:
+        # In float32 Keras's own operations are as fast, and float16 has no kernel on all devices.
+        if not training and x.dtype == tf.bfloat16:
+            return fused_batch_norm(x, layer)
+        if training and _trains_fast(layer, x):
+            return train_batch_norm(x, layer)
+    keywords = {} if LEGACY else {"mask": mask}
+    return type(layer).call(layer, inputs, training=training, **keywords)
+
+
+def _trains_fast(layer, x) -> bool:
+    """Whether one operation trains `layer` on `x` faster; tf_keras knows that itself."""
+    own = layer.trainable and not layer.synchronized
+    return not LEGACY and own and x.dtype in (tf.float32, tf.bfloat16) and x.shape[-1] % 16 == 0
