@@ -1,14 +1,24 @@
-"""One step and a random start are enough on MNIST, at eps 0.3: Wong, Rice and Kolter 2020.
+"""One step and a random start on MNIST at eps 0.3, as Wong, Rice and Kolter 2020 train it.
 
     python examples/fast.py --quick    # little data, a quarter of a minute
-    python examples/fast.py            # all of MNIST, three rows, a quarter of an hour on one core
+    python examples/fast.py            # all of MNIST, five rows, a quarter of an hour on one core
 
 https://arxiv.org/abs/2001.03994: the authors' network of two convolutions and 100 units, 10 epochs
-in batches of 100, Adam with a rate that rises to 5e-3 and falls again. PGD is 50 steps of 0.01 from
-3 starts on the first 500 test images, AutoAttack sees 300. "FGSM" starts at the image itself: the
-control, which collapses. Measured (Keras 3, one core that other work shared):
+in batches of 100, Adam with a rate that rises to 5e-3 and falls again. PGD-50 takes steps of 0.01
+from 3 starts on the first 500 test images, AutoAttack sees 300. "FGSM" starts at the image itself.
+Measured (Keras 3, one core that other work shared):
 
-TABLE
+                               clean %  PGD-20 %  PGD-50 %  AutoAttack %  CPU s an epoch
+Fast, seed 0                      87.4       0.0       0.0           0.0             6.6
+Fast, seed 1                      97.8      60.3      58.4          18.3             7.0
+FGSM, seed 0                      12.8      12.6      13.4          13.0             6.7
+Fast, torch's start, seed 1       98.3       0.0       0.0           0.0             7.1
+the same, guarded                 98.1      92.4      91.6          89.3            17.2
+published: clean 98.50, AutoAttack 82.93
+
+It is a gamble: of six other runs, with other weights at the start, four held 70 to 79% under
+AutoAttack, one 50, and one collapsed. The guard saw its held-out images fall, put the best weights
+back and went on with PGD-7, Madry's objective.
 """
 
 import argparse
