@@ -69,8 +69,9 @@ def test_threshold_zero_takes_the_filters_that_a_group_lasso_has_emptied():
     model.get_layer("a").set_weights([kernel, bias + 1])
     small = PruneNeurons(threshold=0.0, score="l2", layers=["a"]).apply(model)
     assert small.get_layer("a").units == 8
-    # What their biases gave the next layer is in its bias now.
-    np.testing.assert_allclose(small(X), model(X), rtol=1e-5)
+    # What their biases gave the next layer is in its bias now. Terms of size 2 are added in
+    # another order, and an output near zero keeps their rounding.
+    np.testing.assert_allclose(small(X), model(X), rtol=1e-5, atol=1e-6)
 
 
 def test_layers_that_are_added_up_go_together():
