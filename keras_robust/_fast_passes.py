@@ -102,8 +102,7 @@ def _normalize(layer, inputs, training=None, mask=None):
             return fused_batch_norm(x, layer)
         if training and _trains_fast(layer, x):
             return train_batch_norm(x, layer)
-    keywords = {} if LEGACY else {"mask": mask}
-    return type(layer).call(layer, inputs, training=training, **keywords)
+    return type(layer).call(layer, inputs, training=training, mask=mask)
 
 
 def _trains_fast(layer, x) -> bool:
