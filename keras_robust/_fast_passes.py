@@ -1,4 +1,4 @@
-"""Layers that compute in another way while an attack goes through them, to the same values."""
+"""Layers that compute in another way while they are attacked or trained, to the same values."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ _GROUPS = 16
 
 @contextlib.contextmanager
 def fast_passes(model, enabled=True):
-    """While it lasts, passes through `model` in inference and back to its images are faster.
+    """While it lasts, passes through `model`, and back to its images and weights, are faster.
 
     A first convolution is differentiated by blocks of pixels, one in groups is taken apart, and
     BatchNormalization is one operation each way, in bfloat16 and in training. For code that is

@@ -186,10 +186,10 @@ def test_float32_and_other_axes_are_normalized_by_keras():
     ours, _, fused = input_gradient(model, x)
     assert fused == fused_before
     np.testing.assert_array_equal(ours, plain)
-    dense = keras.layers.BatchNormalization(axis=1)
-    other = keras.Sequential([keras.Input((6, 5, 4)), dense])
+    rows = keras.layers.BatchNormalization(axis=1)
+    other = keras.Sequential([keras.Input((6, 5, 4)), rows])
     with fast_passes(model), fast_passes(other):
-        assert "call" in vars(norm) and "call" not in vars(dense)
+        assert "call" in vars(norm) and "call" not in vars(rows)
     assert "call" not in vars(norm)
 
 

@@ -50,8 +50,8 @@ class Fast(Objective):
 
     def perturb(self, step, x, y):
         # As in the paper, start and step know nothing of the bounds. Cut by them, on images of
-        # black and white nearly every example were a corner of the ball, and training collapsed.
-        ball = step.boundless_ball
+        # black and white nearly every example would be a corner, as without random start.
+        ball = step.unbounded_ball
         delta = ball.random(x, fold(step.seed, 0)) if self.random_start else tf.zeros_like(x)
         climbed = step.attack.goal(step.model, y)
         _, gradient = value_and_gradient(climbed, x + delta)

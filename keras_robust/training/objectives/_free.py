@@ -49,4 +49,4 @@ class Free(Carrying):
     def carry(self, step, x, gradient):
         gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
         # What is carried on meets other images, so the bounds of these must not cut it.
-        return step.boundless_ball.ascend(step.carried, gradient, x, self.alpha * step.eps)
+        return step.unbounded_ball.ascend(step.carried, gradient, x, self.alpha * step.eps)

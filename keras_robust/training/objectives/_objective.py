@@ -42,7 +42,7 @@ class Step:
         return Ball(self.attack.norm, self.eps, self.attack.bounds)
 
     @property
-    def boundless_ball(self) -> Ball:
+    def unbounded_ball(self) -> Ball:
         """The same without the range of valid inputs, for linf and l2.
 
         An l1 step without bounds would put the whole radius into one entry.

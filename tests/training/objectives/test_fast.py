@@ -46,7 +46,7 @@ def test_start_and_step_know_no_bounds_but_the_examples_do(linear_net, step_for)
 
     found = Fast().perturb(step, tf.constant(x), tf.zeros(50, tf.int32)).numpy()
 
-    start = step.boundless_ball.random(tf.constant(x), fold(tf.constant([9, 0]), 0)).numpy()
+    start = step.unbounded_ball.random(tf.constant(x), fold(tf.constant([9, 0]), 0)).numpy()
     way = np.sign(linear_net.w.numpy() @ [-1, 1])
     expected = np.clip(np.clip(start + 0.125 * way, -0.1, 0.1), 0, 1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
