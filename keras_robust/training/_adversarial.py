@@ -30,6 +30,7 @@ from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import Evidence, StopAtNaN
+from keras_robust.training._fused_adam import fused_adam
 from keras_robust.training._jit import LEAST_STEPS, steps_in, try_both
 from keras_robust.training._parts import Gradients, parts_of
 from keras_robust.training._ramp import Ramp
@@ -304,7 +305,8 @@ class AdversarialTraining(keras.Model):
         for number, (part, share, after) in enumerate(parts_of(self.accumulate, batch)):
             own, logs = self._gradients(variables, number, *part)
             after(gradients.add(own, share))
-        self.optimizer.apply_gradients(zip(gradients.sum, variables, strict=True))
+        with fused_adam(self.optimizer, enabled=not self.jit_compile):
+            self.optimizer.apply_gradients(zip(gradients.sum, variables, strict=True))
         return logs
 
     def _gradients(self, variables, number, x, y, sample_weight, teacher_logits):
