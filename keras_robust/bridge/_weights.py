@@ -1,5 +1,6 @@
 """A layer's weights, given to its twin in the other Keras: by name and by shape."""
 
+from keras_robust._weights import give_weights
 from keras_robust.bridge._config import refuse
 
 # Weights that the two name differently: tf_keras first.
@@ -28,10 +29,7 @@ def carry_weights(layer, twin) -> None:
                 layer, f"its weight {_name(old)!r} stands where its twin has {_name(new)!r}"
             )
     if mine:
-        twin.set_weights(layer.get_weights())
-    if type(layer).__name__ == "Normalization":
-        # What it computes with is made from the weights, on this call.
-        twin.finalize_state()
+        give_weights(twin, layer.get_weights())
 
 
 def _same(layer, one: str, other: str) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 import tensorflow as tf
 
 from keras_robust._keras import check_model, keras
+from keras_robust._weights import give_weights
 
 _WRAPPERS = (
     "PruneLowMagnitude",
@@ -52,7 +53,7 @@ def flatten(model):
 def clone(model):
     """A copy of a flat model with its weights, sharing nothing with it."""
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    give_weights(copy, model.get_weights())
     return copy
 
 
@@ -165,4 +166,4 @@ class _Rebuild:
     def copy_weights(self):
         for layer, copy in self.pairs:
             if layer.weights:
-                copy.set_weights(layer.get_weights())
+                give_weights(copy, layer.get_weights())

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
 from keras_robust._keras import LEGACY, check_model, keras
+from keras_robust._weights import give_weights
 
 
 def check_graph(model, argument: str = "model") -> None:
@@ -117,7 +118,7 @@ class _Replace:
         copy = build(model)
         for new, values in self.weights[first:]:
             if values:
-                new.set_weights(values)
+                give_weights(new, values)
         return copy
 
     def _sequential(self, model):

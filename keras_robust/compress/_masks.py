@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust._keras import check_model, keras
+from keras_robust._weights import give_weights
 from keras_robust.compress._stage import freeze_layers
 
 KINDS = (
@@ -160,7 +161,7 @@ def copy_of(model):
     """
     check_copied(model)
     twin = _from_config(model, model.get_config())
-    twin.set_weights(model.get_weights())
+    give_weights(twin, model.get_weights())
     return twin
 
 

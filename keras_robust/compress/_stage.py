@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_robust._keras import keras
+from keras_robust._weights import give_weights
 
 
 class Context(NamedTuple):
@@ -109,4 +110,4 @@ def copy_by_name(layers: dict, target) -> None:
     """Gives the layers of `target` the weights of the layers of the same name."""
     for layer in target.layers:
         if layer.weights:
-            layer.set_weights(layers[layer.name].get_weights())
+            give_weights(layer, layers[layer.name].get_weights())

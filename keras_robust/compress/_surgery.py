@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_robust._keras import keras
+from keras_robust._weights import give_weights
 from keras_robust.compress._surgery_constants import added_to_bias, constants
 from keras_robust.compress._surgery_kinds import SEPARABLE, kind_of
 
@@ -81,7 +82,7 @@ class _Surgery:
     def set_weights(self) -> None:
         for layer, copy in self.copies:
             if layer.weights:
-                copy.set_weights(self._weights(layer))
+                give_weights(copy, self._weights(layer))
 
     def _weights(self, layer) -> list[np.ndarray]:
         weights, use = layer.get_weights(), self.units.uses.get(id(layer))

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_robust._checks import check_logit_model
 from keras_robust._files import sizes
 from keras_robust._keras import is_model
+from keras_robust.compress.packed import unpack
 from keras_robust.evaluation import _sizes
 from keras_robust.evaluation._endpoint import Endpoint, is_url
 
@@ -20,6 +21,7 @@ KINDS = {
     "callable": "callable",
     "saved_model": "SavedModel",
     "tflite": ".tflite file",
+    "packed": "packed file",
     "endpoint": "served endpoint",
 }
 _WARM_UP = 5
@@ -33,7 +35,7 @@ class Artifact:
 
     Attributes:
         name: what the user calls it.
-        kind: "keras", "callable", "saved_model", "tflite" or "endpoint".
+        kind: "keras", "callable", "saved_model", "tflite", "packed" or "endpoint".
         predict: numpy float32 `(batch, ...)` -> numpy float32 logits `(batch, classes)`.
         gradient_model: a TensorFlow callable for white-box attacks, None when there is none.
         straight_through: the same with rounding passed through in the gradient, None where
@@ -96,12 +98,24 @@ def _open_path(name, path, argument):
         return _open_saved_model(name, _newest_version(path, argument), argument)
     if path.suffix == ".tflite":
         return _open_tflite(name, path, argument)
+    if path.suffix == ".krz":
+        return _open_packed(name, path, argument)
     fix = (
         f"Load it first: keras.models.load_model({path.name!r}, compile=False)."
         if path.suffix in (".keras", ".h5")
-        else "Give a .tflite file, a SavedModel folder, a Keras model, a callable or a URL."
+        else "Give a .tflite or .krz file, a SavedModel folder, a Keras model, a callable or a URL."
     )
     raise ValueError(f"`{argument}` is {str(path)!r}, a file of no kind known here. {fix}")
+
+
+def _open_packed(name, path, argument):
+    try:
+        found = open_artifact(name, unpack(path), argument)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {error}") from error
+    return dataclasses.replace(
+        found, kind="packed", measure=lambda shape: (*sizes(path), "the packed file"), origin=path
+    )
 
 
 def _newest_version(path: Path, argument: str) -> Path:

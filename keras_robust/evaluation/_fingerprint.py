@@ -58,7 +58,7 @@ def artifact_hash(artifact, clean) -> str:
         clean: the labels that it gives to all images, `(n,)`.
     """
     answers = array_hash(np.asarray(clean, np.int64))
-    if artifact.kind in ("saved_model", "tflite"):
+    if artifact.kind in ("saved_model", "tflite", "packed"):
         return _hash(answers.encode(), _path_hash(Path(artifact.origin)).encode())
     address = artifact.origin if artifact.kind == "endpoint" else ""
     return _hash(answers.encode(), _weights_hash(artifact.origin).encode(), address.encode())

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_robust._keras import keras
+from keras_robust._weights import give_weights
 
 HALF = (tf.float16, tf.bfloat16)
 
@@ -26,7 +27,7 @@ def in_float32(model):
             "weights with set_weights, and export that."
         )
     twin = keras.models.clone_model(model, clone_function=_clone)
-    twin.set_weights(model.get_weights())
+    give_weights(twin, model.get_weights())
     return twin
 
 

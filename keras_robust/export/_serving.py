@@ -15,6 +15,7 @@ from keras_robust.export._source import (
     check_source,
     input_shape,
     logits_of,
+    opened,
 )
 from keras_robust.export._tflite import CHECK_IMAGES
 
@@ -30,7 +31,7 @@ def serving(model, folder, *, version: int = 1, class_names=None, check=None) ->
     attacked like the model.
 
     Args:
-        model: a Keras classifier that returns logits.
+        model: a Keras classifier that returns logits, or a file of `kr.compress.pack`.
         folder: the model's folder, which the server watches; made if missing.
         version: a positive integer whose folder does not exist yet.
         class_names: one name a class, in the order of the logits.
@@ -46,6 +47,7 @@ def serving(model, folder, *, version: int = 1, class_names=None, check=None) ->
     """
     folder = pathlib.Path(folder)
     target = _target(folder, version)
+    model = opened(model)
     check_source(model)
     images = None if check is None else as_images(check, "check", CHECK_IMAGES)
     shape = input_shape(model, images)

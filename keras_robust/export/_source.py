@@ -1,12 +1,28 @@
 """The model to export: its checks, its images, and its call as one traced function."""
 
+import os
+import pathlib
+
 import numpy as np
 import tensorflow as tf
 
 from keras_robust._checks import check_images, check_logit_model
 from keras_robust._keras import NAME, is_model
+from keras_robust.compress.packed import unpack
 
 CHUNK = 32
+
+
+def opened(model):
+    """The model in a file of `kr.compress.pack`, where a path is given; else `model` itself."""
+    if not isinstance(model, (str, os.PathLike)):
+        return model
+    if pathlib.Path(model).suffix != ".krz":
+        raise ValueError(
+            f"`model` must be a Keras model or the path of a .krz file, got {str(model)!r}. Load "
+            "a .keras file with keras.models.load_model."
+        )
+    return unpack(model)
 
 
 def check_source(model) -> None:

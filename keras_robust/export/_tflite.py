@@ -29,6 +29,7 @@ from keras_robust.export._source import (
     check_source,
     input_shape,
     logits_of,
+    opened,
 )
 
 MODES = ("float", "dynamic", "float16", "int8", "int16x8")
@@ -61,7 +62,7 @@ def tflite(
     Args:
         model: a Keras classifier, images `(batch, h, w, c)` to logits `(batch, classes)`;
             functional, sequential, subclassed or fake-quantized by TF-MOT. One of mixed
-            precision is written as float32.
+            precision is written as float32. Or the path of a file of `kr.compress.pack`.
         path: where the file goes; ends in ".tflite".
         representative: images that int8 is calibrated on, an array `(n, h, w, c)` or a
             `tf.data.Dataset` of images or `(images, labels)`, as the model takes them; at
@@ -89,6 +90,7 @@ def tflite(
     """
     path = pathlib.Path(path)
     _check_arguments(path, mode, io_dtype, tolerance)
+    model = opened(model)
     check_source(model)
     calibration = None
     if representative is not None:

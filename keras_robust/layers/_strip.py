@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
 from keras_robust._keras import check_model, keras
+from keras_robust._weights import give_weights
 from keras_robust.layers._low_rank_virtual import LowRankVirtual
 
 
@@ -129,7 +130,7 @@ class _Strip:
         for layer in layers:
             nested = isinstance(layer, keras.Model) and virtual_layers(layer)
             if not nested and getattr(layer, "weights", None):
-                self.layer(layer).set_weights(layer.get_weights())
+                give_weights(self.layer(layer), layer.get_weights())
 
 
 def _holds_none(pair) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust._keras import keras
 from keras_robust.evaluation._artifacts import open_artifact
 
@@ -126,3 +127,16 @@ def test_model_is_called_in_inference_mode(blobs):
     x, _ = blobs(6)
     predict = open_artifact("m", network, "m").predict
     np.testing.assert_array_equal(predict(x), predict(x))
+
+
+def test_a_packed_file_is_the_model_in_it(cnn, tmp_path):
+    model = cnn()
+    size = kr.compress.pack(model, tmp_path / "model.krz")
+    artifact = open_artifact("small", tmp_path / "model.krz", "model")
+    x = np.random.default_rng(0).random((4, *model.input_shape[1:]), np.float32)
+    np.testing.assert_allclose(artifact.predict(x), model(x), atol=1e-6)
+    assert artifact.kind == "packed" and artifact.gradient_model is not None
+    assert artifact.sizes(x.shape[1:])["bytes"] == size
+    (tmp_path / "model.krz").write_bytes(b"no")
+    with pytest.raises(ValueError, match="`model`: .* cannot be unpacked"):
+        open_artifact("small", tmp_path / "model.krz", "model")

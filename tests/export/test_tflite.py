@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust import export
 from keras_robust._keras import LEGACY, keras
 from keras_robust.export import _flatbuffer
@@ -329,3 +330,15 @@ def test_layers_that_stay_float(mode, model, images, tmp_path):
         export.tflite(model, path, float_layers=[layer.name])
     with pytest.raises(TypeError, match="`float_layers` must be a sequence of names"):
         export.tflite(model, path, representative=images, float_layers=layer.name)
+
+
+def test_a_packed_file_becomes_a_tflite_file(cnn, tmp_path):
+    model = cnn()
+    kr.compress.pack(model, tmp_path / "model.krz")
+    kr.export.tflite(tmp_path / "model.krz", tmp_path / "unpacked.tflite")
+    kr.export.tflite(model, tmp_path / "model.tflite")
+    one, other = (export.TFLiteModel(tmp_path / f"{name}.tflite") for name in ("model", "unpacked"))
+    images = np.random.default_rng(0).random((4, *model.input_shape[1:]), np.float32)
+    np.testing.assert_array_equal(one(images), other(images))
+    with pytest.raises(ValueError, match="`model` must be .* or the path of a .krz file, got"):
+        kr.export.tflite(tmp_path / "model.keras", tmp_path / "other.tflite")

@@ -1,17 +1,24 @@
 """A model without its weights: what Keras says of it, as few bytes, and back."""
 
+import contextlib
 import json
+import math
 import zlib
+
+import numpy as np
+import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._quantized import is_quantized, scope
+from keras_robust.compress.packed._trusted import check_trusted
 from keras_robust.compress.packed._words import COMMON
 from keras_robust.layers import introduce
 
 _MOST_BYTES = 1 << 26
+_UNSAVED = 1 << 16  # Numbers that layers keep beside their weights: seeds, states.
 
 
 def serialize(model) -> bytes:
@@ -66,23 +73,51 @@ def written_by_legacy(content: bytes) -> bool:
     return bool(content[0] & 1)
 
 
-def rebuild(content: bytes):
-    """The model of the Keras that wrote the architecture, its weights not yet set."""
+def rebuild(content: bytes, most: int):
+    """The model of the Keras that wrote the architecture, its weights not yet set.
+
+    Raises:
+        ValueError: it cannot be built, names what may act on the machine that builds it, or asks
+            for more than `most` weights.
+    """
     legacy, text = written_by_legacy(content), _inflate(content[1:])
     package = tf_keras() if legacy else keras_3()
     introduce(package)
     try:
         description = json.loads(text)
-        with scope(bool(content[0] & 2)):
+        with scope(bool(content[0] & 2)), _at_most(most):
+            check_trusted(description, package)
             model = package.saving.deserialize_keras_object(description, safe_mode=True)
         if not isinstance(model, package.Model):
             raise ValueError(f"it is a {type(model).__name__}, no model")
+    except Damaged:
+        raise
     except Exception as error:
         raise ValueError(
             f"its architecture, of {'tf_keras' if legacy else 'Keras 3'}, cannot be built: "
             f"{str(error).strip()[:500]}. Import the code of its own layers first"
         ) from error
     return model
+
+
+@contextlib.contextmanager
+def _at_most(count: int):
+    """Refuses to make variables of more than `count` numbers in all, before they take memory."""
+    made = 0
+
+    def make(create, **settings):
+        nonlocal made
+        shape, value = settings.get("shape"), settings["initial_value"]
+        if shape is None and callable(value):
+            with tf.Graph().as_default():
+                shape = value().shape
+        made += math.prod(np.shape(value) if shape is None else tf.TensorShape(shape))
+        if made > count + _UNSAVED:
+            raise Damaged(f"it asks for {made:,} weights or more, and holds {count:,}")
+        return create(**settings)
+
+    with tf.variable_creator_scope(make):
+        yield
 
 
 def for_this_keras(model, legacy: bool):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_robust._files import beside, check_writable
 from keras_robust._keras import check_model, is_model
+from keras_robust._weights import settle
 from keras_robust.compress.packed import _architecture, _quantized, _tensor
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 
@@ -127,7 +128,8 @@ def unpack(path):
     """The model in a file that `pack` wrote, its weights bit for bit as they were.
 
     The Keras that runs need not be the one that packed it: the model is then rebuilt as by
-    `kr.from_keras3` or `kr.to_keras3`. It is not compiled. No code in a file is ever run.
+    `kr.from_keras3` or `kr.to_keras3`. It is not compiled. No code in a file is ever
+    run, and no layer is made that opens files or calls more than pure functions of TensorFlow.
 
     Args:
         path: the file.
@@ -141,7 +143,7 @@ def unpack(path):
     path = pathlib.Path(path)
     try:
         architecture, weights, _ = read(path)
-        model = _architecture.rebuild(architecture)
+        model = _architecture.rebuild(architecture, sum(value.size for value in weights))
         shapes = [tuple(w.shape) for w in model.weights]
         if shapes != [value.shape for value in weights]:
             raise Damaged(
@@ -150,6 +152,7 @@ def unpack(path):
             )
         for variable, value in zip(model.weights, weights, strict=True):
             variable.assign(value)
+        settle(model)
         return _architecture.for_this_keras(model, _architecture.written_by_legacy(architecture))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be unpacked: {error}.") from error
