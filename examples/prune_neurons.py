@@ -91,7 +91,7 @@ class Data:
 
 def plain(data) -> dict:
     models = {"dense": lenet5()}
-    fit(models["dense"], data, data.epochs(5))
+    fit(models["dense"], data, data.epochs(10))
 
     # Hu et al. 2016: remove what is mostly zero, train on, and again.
     model = models["dense"]

@@ -1,5 +1,6 @@
 """How far pruning inside one `fit` may go, and the callback that stops it there."""
 
+import numbers
 from dataclasses import dataclass
 
 from keras_robust._keras import keras
@@ -64,7 +65,7 @@ class Budget:
 
 def check_most_loss(value) -> None:
     """Raises `ValueError` unless `value` is a number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
         raise ValueError(f"`most_loss` must be a number >= 0, got {value!r}. 0.01 is one point.")
 
 

@@ -1,6 +1,7 @@
 """Pruning of whole neurons and channels: a smaller model of the same layers."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -293,4 +294,4 @@ def _named(groups, layers, units, offered) -> list[Group]:
 
 
 def _number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

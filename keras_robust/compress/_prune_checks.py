@@ -1,6 +1,7 @@
 """What `Prune` is given, looked at where it enters."""
 
 import math
+import numbers
 
 from keras_robust.compress._budget import Budget
 from keras_robust.compress._by_layer import values_of
@@ -8,7 +9,7 @@ from keras_robust.compress._by_layer import values_of
 
 def check_fraction(name, value):
     """`value`, a share of weights."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number in [0, 1), got {value!r}.")
     if not 0 <= value < 1:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Pruning by scores that the loss learns, so that what stays is what robustness needs."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -61,7 +62,7 @@ class PruneByScores:
     def __post_init__(self):
         settle_by_layer(self, "sparsity", check_fraction)
         check_share("share", self.share)
-        number = isinstance(self.rate, (int, float)) and not isinstance(self.rate, bool)
+        number = isinstance(self.rate, numbers.Real) and not isinstance(self.rate, bool)
         if not number or not 0 < self.rate < math.inf:
             raise ValueError(f"`rate` must be > 0 and finite, got {self.rate!r}.")
 

@@ -1,5 +1,6 @@
 """A trainer for each model that is trained along the way, and the data it gets."""
 
+import numbers
 from dataclasses import dataclass, field
 
 import tensorflow as tf
@@ -104,14 +105,14 @@ def check_batches(dataset, argument: str):
 
 def check_whole(name: str, value, least: int) -> int:
     """A whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"`{name}` must be a whole number >= {least}, got {value!r}.")
     return value
 
 
 def check_share(name: str, value, least: float = 0.0) -> float:
     """A number in (least, 1), or in [0, 1) where `least` is below 0."""
-    wrong = isinstance(value, bool) or not isinstance(value, (int, float))
+    wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
     if wrong or not least < value < 1:
         interval = "[0, 1)" if least < 0 else f"({least:g}, 1)"
         raise ValueError(f"`{name}` must be a number in {interval}, got {value!r}.")

@@ -1,5 +1,6 @@
 """Prune a little, recover, and stop before the damage: pruning until a budget is spent."""
 
+import inspect
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from keras_robust.compress._by_layer import values_of
 from keras_robust.compress._logged import check_metric
 from keras_robust.compress._masks import copy_of, find_kernels, put_masks, value_of
 from keras_robust.compress._prune import Prune
+from keras_robust.compress._scores import PruneByScores
 from keras_robust.compress._seeds import seeded
 from keras_robust.compress._trainer import check_whole, trainers_for
 
@@ -120,8 +122,7 @@ def prune_until(
     ('rounds', 0.667)
     """
     stage = Prune(0.99) if stage is None else stage
-    if isinstance(stage, type) or not hasattr(stage, "apply"):
-        raise TypeError(f"`stage` must be for instance kr.compress.Prune(0.99), got {stage!r}.")
+    _check_stage(stage)
     if isinstance(stage, Prune) and stage.pattern is not None:
         raise ValueError("`stage` has a `pattern`, which has one sparsity only. Use a Recipe.")
     budget = Budget(most_loss, metric, step, epochs)
@@ -165,6 +166,23 @@ def prune_until(
                 break
             current = candidate
         return PruneRun(copy_of(current), reference, tuple(done), stopped)
+
+
+def _check_stage(stage):
+    if isinstance(stage, type) or not hasattr(stage, "apply"):
+        raise TypeError(f"`stage` must be for instance kr.compress.Prune(0.99), got {stage!r}.")
+    if isinstance(stage, Prune):
+        return
+    try:
+        inspect.signature(stage.apply).bind("model", "x")
+        fits = not isinstance(stage, PruneByScores)  # It trains, to one sparsity.
+    except TypeError:
+        fits = False
+    if not fits:
+        raise TypeError(
+            "`stage` must remove a little more on every `apply(model, x)`, as Prune and "
+            f"PruneNeurons do, got {stage!r}. Apply this one by itself or in a Recipe."
+        )
 
 
 def _pruned(stage, current, at_most, train_ds):

@@ -1,6 +1,7 @@
 """What a student loses against its teachers."""
 
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -121,9 +122,9 @@ class Distillation(keras.losses.Loss):
 
 def check_temperature(temperature, alpha) -> None:
     """Raises unless both are in their ranges."""
-    if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
+    if not (isinstance(temperature, numbers.Real) and 0 < temperature < float("inf")):
         raise ValueError(f"`temperature` must be a number > 0, got {temperature!r}.")
-    if not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1):
+    if not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1):
         raise ValueError(f"`alpha` must be in [0, 1], got {alpha!r}.")
 
 

@@ -24,7 +24,7 @@ class Distillation(AdversarialTraining):
         temperature: T > 0; 2.5 to 4 for small students, up to 20 for large ones.
         alpha: share of the soft term, in [0, 1]; the rest is the compiled loss.
         attack: an attack with an eps for robust distillation, or None.
-        method: "ard", "rslad" or "iad", with an attack.
+        method: "ard", "rslad" or "iad", with an attack; None means "ard".
         mean: "arithmetic" or "geometric" mean of several teachers' distributions.
         weights: one a teacher, >= 0; None weighs them alike.
         trust: of "iad".
@@ -32,8 +32,8 @@ class Distillation(AdversarialTraining):
 
     Raises:
         TypeError: not a Keras model, or one of the other Keras.
-        ValueError: a model that ends in softmax, a student that is its own teacher, a setting
-            out of its range.
+        ValueError: a model that ends in softmax, a student that is its own teacher, teachers of
+            other classes, a `method` without an attack, a setting out of its range.
 
     >>> make = lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> trainer = kr.Distillation(make(), teachers=[make()], temperature=4.0, alpha=0.9)
@@ -53,15 +53,20 @@ class Distillation(AdversarialTraining):
         alpha=0.9,
         attack=None,
         *,
-        method="ard",
+        method=None,
         mean="arithmetic",
         weights=None,
         trust=0.1,
         **kwargs,
     ):
-        objective = Distil(
-            teachers, temperature, alpha, method, mean, weights, trust, attacked=attack is not None
-        )
+        attacked = attack is not None
+        if method is not None and not attacked:
+            raise ValueError(
+                f"`method`={method!r} is a way to distil under an `attack`, got none. Give one, "
+                "such as attack=kr.attacks.PGD(eps=8 / 255), or leave `method` out."
+            )
+        method = "ard" if method is None else method
+        objective = Distil(teachers, temperature, alpha, method, mean, weights, trust, attacked)
         if any(teacher is student for teacher in objective.teachers):
             raise ValueError(
                 "`teachers` holds the student itself, which would follow its own every step. For "
@@ -69,3 +74,22 @@ class Distillation(AdversarialTraining):
                 "copy.set_weights(student.get_weights())."
             )
         super().__init__(student, attack, objective, **kwargs)
+        for index, teacher in enumerate(objective.teachers):
+            _check_classes(student, teacher, f"teachers[{index}]")
+
+
+def _check_classes(student, teacher, argument):
+    """Raises unless both say something of as many classes, where that is known already."""
+    known = [_classes(model) for model in (student, teacher)]
+    if None not in known and known[0] != known[1]:
+        raise ValueError(
+            f"`{argument}` has {known[1]} logits, `student` has {known[0]}. Both must tell the "
+            "same classes apart, in the same order."
+        )
+
+
+def _classes(model) -> int | None:
+    try:
+        return model.output_shape[-1]
+    except (AttributeError, RuntimeError, TypeError, KeyError):  # Subclassed, or any callable.
+        return None

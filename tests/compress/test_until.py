@@ -94,6 +94,8 @@ def test_a_nan_is_outside():
     [
         (dict(stage=0.9), TypeError, r"`stage` must be for instance kr.compress.Prune"),
         (dict(stage=Prune(0.5, pattern=(2, 4))), ValueError, "has a `pattern`"),
+        (dict(stage=kr.compress.Factorize(rank=2)), TypeError, "`stage` must remove a little more"),
+        (dict(stage=kr.compress.PruneByScores(0.5)), TypeError, "got PruneByScores"),
         (dict(most_loss=-1), ValueError, "`most_loss` must be a number >= 0, got -1"),
         (dict(step=1.0), ValueError, r"`step` must be a number in \(0, 1\), got 1.0"),
         (dict(epochs=0), ValueError, "`epochs` must be a whole number >= 1, got 0"),

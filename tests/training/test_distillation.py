@@ -131,8 +131,18 @@ def test_errors(cnn):
         kr.Distillation(student, [cnn(), student])
     with pytest.raises(ValueError, match="`teachers` is empty"):
         kr.Distillation(student, [])
+    attack = kr.attacks.PGD(0.1, steps=1)
     with pytest.raises(ValueError, match="`method` must be one of"):
-        kr.Distillation(student, cnn(), method="best")
+        kr.Distillation(student, cnn(), attack=attack, method="best")
+    with pytest.raises(ValueError, match="`method`='rslad' is a way .* under an `attack`"):
+        kr.Distillation(student, cnn(), method="rslad")
+    more = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten()])
+    more.add(keras.layers.Dense(7))
+    with pytest.raises(ValueError, match=r"`teachers\[1\]` has 7 logits, `student` has 3"):
+        kr.Distillation(student, [cnn(), more])
+    kr.Distillation(student, [cnn(), lambda x: more(x)])  # What a callable says is seen later.
+    with pytest.raises(ValueError, match="`alpha` must be in"):
+        kr.Distillation(student, cnn(), np.float32(4.0), np.float32(1.5))
     with pytest.raises(ValueError, match="`temperature` must be a number > 0"):
         kr.Distillation(student, cnn(), temperature=0)
     soft = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten()])

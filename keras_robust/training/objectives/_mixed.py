@@ -1,6 +1,7 @@
 """Clean and adversarial examples side by side: the proactive defence."""
 
 import dataclasses
+import numbers
 
 import tensorflow as tf
 
@@ -32,7 +33,7 @@ class Mixed(Objective):
     ratio: float = 0.5
 
     def __post_init__(self):
-        if not (isinstance(self.ratio, (int, float)) and 0 <= self.ratio <= 1):
+        if not (isinstance(self.ratio, numbers.Real) and 0 <= self.ratio <= 1):
             raise ValueError(f"`ratio` must be in [0, 1], got ratio={self.ratio!r}.")
 
     def perturb(self, step, x, y):

@@ -3,6 +3,7 @@
 import abc
 import collections.abc
 import dataclasses
+import numbers
 import typing
 
 import tensorflow as tf
@@ -164,5 +165,5 @@ def check_inner(inner, outer: str) -> None:
 def check_weight(objective, name: str) -> None:
     """Raises unless the setting `name` is a number >= 0."""
     value = getattr(objective, name)
-    if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+    if not (isinstance(value, numbers.Real) and 0 <= value < float("inf")):
         raise ValueError(f"`{name}` must be a finite number >= 0, got {name}={value!r}.")
