@@ -1,18 +1,18 @@
 """Neuron and channel pruning of LeNet-5 on MNIST: smaller models of plain layers.
 
 python examples/prune_neurons.py --quick     # little data, short training, 20 seconds
-python examples/prune_neurons.py             # all of MNIST, about five minutes on one core
+python examples/prune_neurons.py             # all of MNIST, a quarter of an hour on one core
 
 As measured (Keras 3, one core; docs/neurons.md compares with the paper):
 
                            paper  error %  filters  units  weights    .tflite  us an image  PGD-20 %
-dense                 .9 % 20-50     0.65    20-50    500  431,080  1,728,556           52
-APoZ, 3 rounds                       1.04    20-28    253  130,685    526,976           30
-APoZ, half at once                   0.86    10-25    250  109,295    441,416           19
-SSL 1                  .8 % 5-19     1.24    10-18    189   61,299    249,432           17
-SSL 2                 1.0 % 3-12     1.84      5-6     52    6,460     30,076           10
-adversarial, dense                   1.00    20-50    500  431,080  1,728,632           52      86.0
-adversarial, half                    1.50    10-25    250  109,295    441,492           19      83.4
+dense                 .9 % 20-50     0.65    20-50    500  431,080  1,728,556           61
+APoZ, 3 rounds                       0.71    20-35    264  168,809    679,472           49
+APoZ, half at once                   0.85    10-25    250  109,295    441,416           23
+SSL 1                  .8 % 5-19     0.70    15-22    437  167,303    673,448           30
+SSL 2                 1.0 % 3-12     0.78    15-17    437  130,463    526,088           28
+adversarial, dense                   0.97    20-50    500  431,080  1,728,632           61      84.9
+adversarial, half                    1.56    10-25    250  109,295    441,492           22      81.1
 """
 
 import argparse

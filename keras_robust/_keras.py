@@ -154,8 +154,15 @@ def for_workers(logs: dict) -> dict:
 
 
 def steps_taken(trainer) -> tf.Tensor:
-    """Steps that the trainer's optimizer has taken, an int32 scalar."""
-    return tf.cast(tf.convert_to_tensor(trainer.optimizer.iterations), tf.int32)
+    """Steps that the trainer's optimizer has taken, an int32 scalar.
+
+    Keras 3 calls the updates `iterations`, of which several steps make one where they accumulate.
+    """
+    optimizer = trainer.optimizer
+    if LEGACY:
+        return tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int32)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return tf.cast(tf.convert_to_tensor(optimizer._iterations), tf.int32)
 
 
 def optimizer_variables(optimizer) -> list:

@@ -33,7 +33,7 @@ def main(arguments=None) -> int:
     except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         print(f"keras-robust {options.command}: {error}", file=sys.stderr)
         return 2
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, FloatingPointError) as error:
         print(f"keras-robust {options.command}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(result.facts, indent=2) if options.json else result.text)

@@ -32,6 +32,11 @@ def demo(options) -> Result:
 def launch(options, arguments) -> int:
     """Runs the command as `--workers` processes, of which the first prints the result."""
     _check_train(options)
+    if options.strategy not in ("auto", "multi_worker"):
+        raise ValueError(
+            f"--strategy {options.strategy} is for one process, and --workers {options.workers} "
+            "starts several. Leave one of the two out."
+        )
     if options.resume is None:
         say("Without --resume the workers start from nothing when one of them dies.")
     command = [sys.executable, "-m", "keras_robust.cli", *arguments]

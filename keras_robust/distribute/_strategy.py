@@ -68,7 +68,10 @@ def workers() -> list[str]:
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
         cluster = json.loads(text).get("cluster", {})
-        return [*cluster.get("chief", []), *cluster.get("worker", [])]
+        addresses = [cluster.get(kind, []) for kind in ("chief", "worker")]
+        if not all(isinstance(each, list) for each in addresses):
+            raise TypeError(f"its addresses must be lists, got {addresses}")
+        return sum(addresses, [])
     except (json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"TF_CONFIG must be JSON of a cluster and a task: {error}.") from None
 
@@ -83,7 +86,7 @@ def is_chief() -> bool:
         return True
     task = json.loads(os.environ["TF_CONFIG"]).get("task", {})
     has_chief = "chief" in json.loads(os.environ["TF_CONFIG"])["cluster"]
-    return task.get("type") == "chief" or (not has_chief and task.get("index") == 0)
+    return task.get("type") == "chief" or (not has_chief and int(task.get("index", 0)) == 0)
 
 
 def shard_by_example(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -29,7 +29,7 @@ from keras_robust.layers._state import mean_if_any
 from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data, split_labels
-from keras_robust.training._evidence import Evidence, StopAtNaN
+from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
 from keras_robust.training._jit import LEAST_STEPS, steps_in, try_both
 from keras_robust.training._parts import Gradients, parts_of
@@ -208,14 +208,14 @@ class AdversarialTraining(keras.Model):
             self._create_variables(*(part[:2] for part in examples))
         rows = batch_rows(x, examples, *args[:1], **kwargs)
         self._create_carried(examples, rows)
-        if examples is not None and self._evidence is None:
-            self._evidence = Evidence(self.distribute_strategy, rows, *examples)
+        evidence = evidence_for(self._evidence, self.distribute_strategy, rows, examples)
+        if evidence is not self._evidence:  # Nor may a step go on that was traced with the other.
+            self._evidence, self.train_function = evidence, None
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras 3 warns that it will not shuffle one.
         given = kwargs.pop("callbacks", None) or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
-        if self._evidence is not None:
-            given.append(StopAtNaN(self._evidence, resume))
+        given.append(StopAtNaN(self._evidence, resume))
         settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         settings = {**settings, **settings.pop("kwargs", {})}
         if resume is None:
@@ -262,7 +262,8 @@ class AdversarialTraining(keras.Model):
         self.built, self._examples = True, (x, y)
         with self.distribute_strategy.scope():
             self.optimizer.build(self.model.trainable_variables)
-        if self.distribute_strategy.num_replicas_in_sync == 1:
+            alone = not tf.distribute.has_strategy()
+        if alone:
             logits = self.model(x, training=False)
             loss_of(self, x, y, logits, None)
             self.compute_metrics(x, y, logits, None)

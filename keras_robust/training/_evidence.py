@@ -13,6 +13,10 @@ from keras_robust.training._carried import replica_variable
 # Looking makes the device finish its steps first, so it is done now and then only: the batch
 # is kept on the device from the step it came up in.
 _EVERY = 20
+_FIX = (
+    "A lower learning rate, an eps_ramp or gradient clipping (the optimizer's clipnorm) usually "
+    "helps."
+)
 
 
 class Evidence:
@@ -32,6 +36,12 @@ class Evidence:
             image = tf.zeros([self.rows, *x.shape[1:]], tf.float32)
             self.x, self.x_adv = replica_variable(image), replica_variable(image)
             self.y = replica_variable(tf.zeros([self.rows, *y.shape[1:]], y.dtype))
+
+    def fits(self, x, y) -> bool:
+        """Whether batches of examples such as `x`, `y` can be kept, `rows` of each at most."""
+        pairs = ((self.x, x), (self.y, y))
+        same = all(tuple(kept.shape[1:]) == tuple(part.shape[1:]) for kept, part in pairs)
+        return same and self.y.dtype == y.dtype
 
     def look(self, loss, number, x, x_adv, y) -> None:
         """Keeps the batch of step `number` if its loss is the first bad one; in a replica."""
@@ -71,30 +81,46 @@ class Evidence:
             found.assign(tf.zeros([2], tf.int32))
 
 
+def evidence_for(known, strategy, rows, examples) -> Evidence | None:
+    """`known` where it can keep batches of such `examples`, else another; None without any."""
+    if examples is None:
+        return None
+    if known is not None and known.fits(*examples):
+        return known
+    return Evidence(strategy, rows, *examples)
+
+
 class StopAtNaN(keras.callbacks.Callback):
     """Ends training once a loss was not finite, with the batch in a file.
 
     Args:
-        evidence: the trainer's.
+        evidence: the trainer's; None where its batches could not be seen before training: then
+            there is no file.
         folder: where the file is written; None makes a temporary one.
     """
 
-    def __init__(self, evidence: Evidence, folder=None):
+    def __init__(self, evidence: Evidence | None, folder=None):
         super().__init__()
         self._supports_tf_logs = True
         self.evidence, self.folder = evidence, folder
 
     def on_train_begin(self, logs=None):
-        self.evidence.forget()
+        if self.evidence is not None:
+            self.evidence.forget()
 
     def on_train_batch_end(self, batch, logs=None):
         if batch % _EVERY == _EVERY - 1:
-            self._stop()
+            self._stop(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._stop()
+        self._stop(logs)
 
-    def _stop(self):
+    def _stop(self, logs):
+        if self.evidence is None:
+            # The mean over the epoch's batches: one that is not finite stays in it.
+            if not np.all(np.isfinite((logs or {}).get("loss", 0.0))):
+                raise FloatingPointError(f"The loss of training is not finite. {_FIX}")
+            return
         batch = self.evidence.collect()
         if batch is None:
             return
@@ -104,6 +130,5 @@ class StopAtNaN(keras.callbacks.Callback):
         kept = f" {folder} holds the state of the last whole epoch." if self.folder else ""
         raise FloatingPointError(
             f"The loss of training step {batch['step']} is not finite. Its batch is in "
-            f"{folder / 'nan_batch.npz'} (x, x_adv, y).{kept} A lower learning rate, an eps_ramp "
-            "or gradient clipping (the optimizer's clipnorm) usually helps."
+            f"{folder / 'nan_batch.npz'} (x, x_adv, y).{kept} {_FIX}"
         )

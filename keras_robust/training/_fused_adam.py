@@ -31,6 +31,7 @@ def fused_adam(optimizer, enabled=True):
 
 def _is_plain_adam(optimizer) -> bool:
     own = type(optimizer) in (keras.optimizers.Adam, keras.optimizers.AdamW)
+    own = own and "update_step" not in vars(optimizer)
     # tf_keras may compile the update itself, on GPUs; Keras 3 has neither of the last two.
     other = ("amsgrad", "jit_compile", "adaptive_epsilon")
     return own and not any(getattr(optimizer, name, False) for name in other)

@@ -56,7 +56,7 @@ class OverfittingGuard(Remembering):
         self.x, self.y = check_images(x), check_labels(y)
         check_same_length(self.x, self.y)
         self.attack, self.drop, self.every, self.fallback = attack, drop, every, fallback
-        self._original, self._steps = None, 0
+        self._original = None
 
     @property
     def collapsed(self) -> bool:
@@ -75,7 +75,9 @@ class OverfittingGuard(Remembering):
         self._good = [
             tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in model.variables
         ]
-        return [self._best, self._collapsed, *self._good]
+        # Of all epochs, so that a resumed run looks at the steps that a whole one looks at.
+        self._steps = tf.Variable(0, trainable=False)
+        return [self._best, self._collapsed, self._steps, *self._good]
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
@@ -88,8 +90,10 @@ class OverfittingGuard(Remembering):
             self._train_with(self.fallback)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        if self.every is not None and self._steps % self.every == 0:
+        if self.every is None:
+            return
+        self._steps.assign_add(1)
+        if int(self._steps) % self.every == 0:
             self._check()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -28,7 +28,8 @@ class Ramp:
     start: float = 0.0
 
     def __post_init__(self):
-        if not isinstance(self.steps, int) or self.steps < 1:
+        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        if not whole or self.steps < 1:
             raise ValueError(f"`steps` must be an int >= 1, got steps={self.steps!r}.")
         if not 0 <= self.start <= 1:
             raise ValueError(f"`start` must be in [0, 1], got start={self.start!r}.")

@@ -2,7 +2,9 @@
 
 import abc
 import json
+import math
 import pathlib
+import shutil
 import warnings
 import zipfile
 
@@ -69,6 +71,7 @@ class Resume(keras.callbacks.Callback):
 
     def __init__(self, folder, trainer, dataset, callbacks=()):
         super().__init__()
+        self._supports_tf_logs = True  # No batch waits for its logs.
         if not isinstance(dataset, tf.data.Dataset):
             raise ValueError(
                 f"`resume` needs `x` to be a tf.data.Dataset, got {type(dataset).__name__}: the "
@@ -88,13 +91,30 @@ class Resume(keras.callbacks.Callback):
         self.jit_compile = None
         # The optimizer's steps before the epoch under way; None between epochs.
         self.steps_before = None
+        # Batches since the epoch began, or was gone on with.
+        self._seen = 0
         self._replicas = None
         check_writable(self.path, "resume")
+        if is_chief():
+            self._make_room()
         for layer in unsaved_randomness(trainer.model):
             warnings.warn(
                 f"Under tf_keras the random numbers of layer {layer!r} cannot be resumed: after an "
                 "interruption this run goes on, but not to the very same weights. Keras 3 can.",
                 stacklevel=3,
+            )
+
+    def _make_room(self):
+        """Takes away what a killed process left, and looks whether two states fit beside it."""
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        copies = 1 if self.path.exists() else 2  # Each is written beside the one before.
+        needed = copies * sum(_bytes(v) for v in self._variables().values())
+        free = shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise ValueError(
+                f"`resume`: cannot write {str(self.path)!r}: the disk has {free:,} bytes left, and "
+                f"the state of training takes {needed:,}, while a new one replaces the old."
             )
 
     @property
@@ -162,7 +182,11 @@ class Resume(keras.callbacks.Callback):
             self._keep_interrupted()
             raise
 
+    def on_train_batch_end(self, batch, logs=None):
+        self._seen = batch + 1
+
     def on_epoch_begin(self, epoch, logs=None):
+        self._seen = 0
         self.epoch, self.steps_before = epoch, int(steps_taken(self.trainer)) - self._steps()
         for variable, value in zip(self._metric_variables(), self.metrics):
             variable.assign(value)
@@ -185,7 +209,9 @@ class Resume(keras.callbacks.Callback):
         if self.steps_before is None or workers():
             return
         taken = int(steps_taken(self.trainer)) - self.steps_before
-        self.batches = taken // self.trainer.objective.replays
+        # The optimizer does not count steps whose gradients overflowed in half precision, and the
+        # one under way may be done without having been seen here.
+        self.batches = max(taken // self.trainer.objective.replays, self.batches + self._seen)
         if self.batches:
             metrics = [variable.numpy() for variable in self._metric_variables()]
             self._write(next=self.epoch, metrics=metrics)
@@ -248,3 +274,7 @@ class Resume(keras.callbacks.Callback):
             own = callback.variables_for(trainer)
             named |= {f"callback_{number}_{i}": v for i, v in enumerate(own)}
         return named
+
+
+def _bytes(variable) -> int:
+    return tf.as_dtype(variable.dtype).size * math.prod(variable.shape)

@@ -247,6 +247,10 @@ def test_resume_goes_on(capsys, archive, saved, tmp_path):
         (["train", "--out", "m.txt"], "--out must end in .keras, got 'm.txt'"),
         (["train", "--model", "vgg91", "--out", "m.keras"], "neither a file nor a built-in model"),
         (["train", "--eps", "-1", "--out", "m.keras"], "`eps` must be a finite number >= 0"),
+        (
+            ["train", "--workers", "2", "--strategy", "mirrored", "--out", "m.keras"],
+            "--strategy mirrored is for one process, and --workers 2 starts several",
+        ),
         (["evaluate", "nothing.tflite"], "There is no nothing.tflite"),
         (["evaluate", "a=x.keras", "--attacks", "magic"], "There is no x.keras"),
         (["export", "--model", "bad.keras", "--out", "m.tflite"], "bad.keras"),
@@ -259,6 +263,21 @@ def test_wrong_input_is_exit_code_2(capsys, tmp_path, monkeypatch, arguments, me
     assert code == 2 and message in errors and text == ""
     assert "Traceback" not in errors
     assert not (tmp_path / "m.keras").exists()
+
+
+def test_a_loss_that_is_not_finite_is_exit_code_1(capsys, archive, saved, tmp_path):
+    fast = ["--steps", 1, "--epochs", 3, "--batch-size", 8, "--learning-rate", 1e38]
+    code, _, errors = call(
+        capsys, "train", "--data", archive, "--model", saved, *fast, "--out", tmp_path / "o.keras"
+    )
+    assert code == 1 and "is not finite" in errors and "Traceback" not in errors
+
+
+def test_train_on_one_mirrored_device(capsys, archive, saved, tmp_path):
+    one = ["--steps", 1, "--epochs", 1, "--strategy", "mirrored", "--out", tmp_path / "o.keras"]
+    code, _, errors = call(capsys, "train", "--data", archive, "--model", saved, *one)
+    assert code == 0, errors
+    assert (tmp_path / "o.keras").exists()
 
 
 def test_served_models_are_named_by_their_address(capsys, archive, saved):

@@ -32,13 +32,15 @@ def test_workers_are_read_from_tf_config(config):
     assert distribute.workers() == ["a:1", "b:2"] and distribute.is_chief()
     config(TWO, index=1)
     assert not distribute.is_chief()
+    config(TWO, index="0")  # Which TensorFlow takes too.
+    assert distribute.is_chief()
     config({"chief": ["c:0"], **TWO})
     assert distribute.workers() == ["c:0", "a:1", "b:2"] and not distribute.is_chief()
     config({"chief": ["c:0"], **TWO}, kind="chief")
     assert distribute.is_chief()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 3}', '{"cluster": {"worker": "a:1"}}'])
 def test_a_broken_tf_config_is_named(config, monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG must be JSON of a cluster"):

@@ -67,3 +67,28 @@ def test_a_finite_run_keeps_nothing_and_the_first_bad_batch_stays():
     assert found["x"].tolist() == [[1, 1]] * 3 and found["x_adv"].tolist() == [[2, 2]] * 3
     evidence.forget()
     assert evidence.collect() is None
+
+
+def test_batches_that_cannot_be_seen_before_stop_too(cnn):
+    trainer, optimizer, x, y = diverging(cnn, bad_step=3)
+    trainer.compile(optimizer, jit_compile=False)
+
+    def batches():
+        for start in range(0, 48, 8):
+            yield x[start : start + 8], y[start : start + 8]
+
+    with pytest.raises(FloatingPointError, match="The loss of training is not finite"):
+        trainer.fit(batches(), steps_per_epoch=6, epochs=1, verbose=0)
+
+
+def test_another_fit_may_have_other_labels(cnn):
+    """And what is found goes into the file of the data that are trained on then."""
+    trainer, optimizer, x, y = diverging(cnn, bad_step=6)
+    trainer.compile("sgd", jit_compile=False)
+    trainer.fit(x[:16], y[:16], batch_size=8, verbose=0)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    trainer.compile("sgd", loss, jit_compile=False)
+    trainer.fit(x[:16], np.eye(3, dtype="float32")[y[:16]], batch_size=8, verbose=0)
+    trainer.compile(optimizer, jit_compile=False)
+    with pytest.raises(FloatingPointError, match="step 7 is not finite"):
+        trainer.fit(x, y, batch_size=8, epochs=2, verbose=0)

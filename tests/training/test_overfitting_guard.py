@@ -136,6 +136,18 @@ def test_resumes_to_the_same_weights(cnn, blobs, data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_resumed_run_looks_at_the_same_steps(cnn, blobs, data, tmp_path, monkeypatch):
+    looked = []
+    check = OverfittingGuard._check
+    monkeypatch.setattr(
+        OverfittingGuard, "_check", lambda self: looked.append(int(self._steps)) or check(self)
+    )
+    for epochs in (1, 4):
+        guard = OverfittingGuard(*blobs(24, seed=1), every=2)
+        fit(cnn(), data, guard, Madry(), epochs=epochs, resume=tmp_path)
+    assert looked == [2, 3, 4, 6, 6, 8, 9, 10, 12, 12]
+
+
 def test_wrong_settings_are_refused():
     x, y = np.zeros((2, 4), "float32"), [0, 1]
     with pytest.raises(ValueError, match=r"`drop` must be in \(0, 1\), got drop=0"):

@@ -1,7 +1,9 @@
 """A training that is killed and started again ends with the weights of one that was not."""
 
+import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust._keras import LEGACY, keras
+from keras_robust._keras import LEGACY, keras, steps_taken
 
 # Run in a process of its own, so that it can be killed.
 SCRIPT = textwrap.dedent(
@@ -134,6 +136,40 @@ def test_unwritable_folder_is_refused_before_training(cnn, data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="`resume`: cannot write"):
         make_trainer(cnn()).fit(data, resume=tmp_path / "file" / "folder", verbose=0)
+
+
+def test_a_full_disk_is_refused_before_training(cnn, data, tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 500, 500))
+    model = cnn()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"`resume`: .*state.npz.*500 bytes left.* takes [0-9,]+"):
+        make_trainer(model).fit(data, resume=tmp_path, verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_killed_process_left_is_taken_away(cnn, data, tmp_path):
+    (tmp_path / ".state.npz.abc").mkdir()
+    (tmp_path / ".state.npz.abc" / "state.npz").write_bytes(b"half")
+    make_trainer(cnn()).fit(data, resume=tmp_path, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.skipif(LEGACY, reason="its optimizers do not accumulate")
+def test_steps_of_an_accumulating_optimizer_are_batches(cnn, data):
+    seeds = []
+
+    class Seen(kr.objectives.Madry):
+        def perturb(self, step, x, y):
+            tf.py_function(lambda seed: seeds.append(tuple(seed.numpy())), [step.seed], [])
+            return x
+
+    trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), Seen())
+    adam = keras.optimizers.Adam(0.01, gradient_accumulation_steps=4)
+    trainer.compile(adam, jit_compile=False)
+    trainer.fit(data, epochs=3, verbose=0)
+    assert int(steps_taken(trainer)) == 6 and len(set(seeds)) == 6
 
 
 def test_orders_that_cannot_be_repeated_are_refused(cnn, data, blobs, tmp_path):

@@ -38,6 +38,8 @@ class Free(Carrying):
     def __post_init__(self):
         check_counts(self, "replays")
         check_weight(self, "alpha")
+        if self.alpha == 0:
+            raise ValueError("`alpha` must be > 0 in units of eps, got alpha=0.")
 
     def perturb(self, step, x, y):
         return step.ball.place(x, step.ball.project(step.carried, x))

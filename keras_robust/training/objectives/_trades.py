@@ -6,7 +6,12 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.attacks._attack import call_logits
-from keras_robust.training.objectives._objective import Objective, Outcome, divergence_from
+from keras_robust.training.objectives._objective import (
+    Objective,
+    Outcome,
+    check_weight,
+    divergence_from,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +35,7 @@ class TRADES(Objective):
     beta: float = 6.0
 
     def __post_init__(self):
-        if not self.beta >= 0:
-            raise ValueError(f"`beta` must be >= 0, got beta={self.beta!r}.")
+        check_weight(self, "beta")
 
     def perturb(self, step, x, y):
         if not getattr(step.attack, "random_start", False):

@@ -48,7 +48,8 @@ class VAT(Objective):
     def __post_init__(self):
         check_weight(self, "weight")
         check_counts(self, "iterations")
-        if not self.xi > 0:
+        check_weight(self, "xi")
+        if self.xi == 0:
             raise ValueError(f"`xi` must be > 0 in the units of the inputs, got xi={self.xi!r}.")
 
     def perturb(self, step, x, y):

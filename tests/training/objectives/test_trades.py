@@ -66,5 +66,5 @@ def test_needs_a_random_start(cnn, blobs):
 
 
 def test_negative_beta_is_refused():
-    with pytest.raises(ValueError, match="`beta` must be >= 0, got beta=-1"):
+    with pytest.raises(ValueError, match="`beta` must be a finite number >= 0, got beta=-1"):
         TRADES(beta=-1)
