@@ -145,7 +145,9 @@ class Resume(keras.callbacks.Callback):
                 f"{self.path} belongs to another run: it was {meta['run']}, this is "
                 f"{self._run()}. Give `resume` another folder, or delete that file."
             )
-        for place, variable in self._variables().items():
+        variables = self._variables()
+        self._check_same(state, variables)
+        for place, variable in variables.items():
             variable.assign(state[place])
         carried = [state[name] for name in state if name.startswith("objective_")]
         self._carried().assign(carried)
@@ -156,6 +158,23 @@ class Resume(keras.callbacks.Callback):
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
             next(iter(self.dataset))
         return meta["next"]
+
+    def _check_same(self, state, variables):
+        """Raises unless `state` holds just these variables."""
+        wanted = {place: tuple(variable.shape) for place, variable in variables.items()}
+        kept = {
+            place: value.shape
+            for place, value in state.items()
+            if not place.startswith(("objective_", "metric_"))
+        }
+        if kept != wanted:
+            changed = sorted({*kept.items()} ^ {*wanted.items()})[0][0]
+            was, now = (shapes.get(changed, "not there") for shapes in (kept, wanted))
+            raise ValueError(
+                f"{self.path} belongs to another run: {changed!r} is {was} in it and {now} now. The "
+                "optimizer's settings or the callbacks have changed. Give `resume` another folder, "
+                "or delete that file."
+            )
 
     def run(self, fit, *, epochs: int, initial_epoch: int, **settings):
         """Calls `fit`, without the batches that an interrupted epoch has seen already.

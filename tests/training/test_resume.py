@@ -115,6 +115,23 @@ def test_state_of_another_run_is_refused(cnn, data, tmp_path):
         other.fit(data, resume=tmp_path, verbose=0)
 
 
+def test_state_of_other_settings_is_refused(cnn, data, tmp_path):
+    def fit(optimizer, *callbacks):
+        trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1))
+        trainer.compile(optimizer)
+        trainer.fit(data, resume=tmp_path, callbacks=list(callbacks), verbose=0)
+
+    fit(keras.optimizers.Adam())
+    for changed in (
+        [keras.optimizers.Adam(use_ema=True)],
+        ["adam", kr.training.WeightAverage(0.9)],
+    ):
+        with pytest.raises(
+            ValueError, match="another run: '(callback|optimizer)_.* settings or the"
+        ):
+            fit(*changed)
+
+
 def test_finished_run_is_not_trained_again(cnn, data, tmp_path):
     model = cnn()
     make_trainer(model).fit(data, epochs=2, resume=tmp_path, verbose=0)
