@@ -171,9 +171,9 @@ class Resume(keras.callbacks.Callback):
             changed = sorted({*kept.items()} ^ {*wanted.items()})[0][0]
             was, now = (shapes.get(changed, "not there") for shapes in (kept, wanted))
             raise ValueError(
-                f"{self.path} belongs to another run: {changed!r} is {was} in it and {now} now. The "
-                "optimizer's settings or the callbacks have changed. Give `resume` another folder, "
-                "or delete that file."
+                f"{self.path} belongs to another run: {changed!r} is {was} in it and {now} now. "
+                "The optimizer's settings or the callbacks have changed. Give `resume` another "
+                "folder, or delete that file."
             )
 
     def run(self, fit, *, epochs: int, initial_epoch: int, **settings):
