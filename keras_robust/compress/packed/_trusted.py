@@ -86,9 +86,11 @@ def _is_registered(entry: dict, package) -> bool:
 
 def _is_part(entry: dict, package) -> bool:
     kind, module = entry["class_name"], entry.get("module")
+    ours = module is None or str(module).partition(".")[0] in ("keras", "tf_keras")
     if kind == "function":
-        return hasattr(package.activations, str(entry.get("config")))
-    if module is not None and str(module).partition(".")[0] not in ("keras", "tf_keras"):
+        known = hasattr(package.activations, str(entry.get("config")))
+        return known and (ours or module == "builtins")
+    if not ours:
         return False
     if str(module).startswith("keras.src.ops."):
         return True  # Keras 3 builds nothing of them but its own operations.

@@ -123,6 +123,7 @@ def test_tf_keras_calls_no_function_that_acts(tmp_path):
             {"class_name": "function", "module": "os", "config": "system"},
             "names 'function' of 'os'",
         ),
+        ({"class_name": "function", "module": "shelve", "config": "get"}, "of 'shelve'"),
         (
             {"class_name": "Mine", "module": "m", "registered_name": "mine>Mine"},
             "'Mine' of 'm', which is not known.* Import the code of its own layers",
