@@ -4,6 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_robust.attacks._attack import check_counts
+
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
@@ -28,9 +30,7 @@ class Ramp:
     start: float = 0.0
 
     def __post_init__(self):
-        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-        if not whole or self.steps < 1:
-            raise ValueError(f"`steps` must be an int >= 1, got steps={self.steps!r}.")
+        check_counts(self, "steps")
         if not 0 <= self.start <= 1:
             raise ValueError(f"`start` must be in [0, 1], got start={self.start!r}.")
 

@@ -12,19 +12,19 @@ STARTS = [RNG.normal(size=shape).astype("float32") for shape in ((3, 3, 2, 5), (
 GRADIENTS = [[RNG.normal(size=w.shape).astype("float32") for w in STARTS] for _ in range(6)]
 
 
-def moved(optimizer, fused, dtype="float32", gradients=GRADIENTS, jit=False):
-    """The variables after a step for each of `gradients`, and the update's operations."""
+def moved(optimizer, fused, dtype="float32"):
+    """The variables after a step for each of GRADIENTS, and the update's operations."""
     variables = [keras.Variable(w, dtype=dtype) if not LEGACY else tf.Variable(w) for w in STARTS]
     optimizer.build(variables)
 
-    @tf.function(autograph=False, jit_compile=jit)
+    @tf.function(autograph=False)
     def step(*gradients):
         with fused_adam(optimizer, enabled=fused):
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    for each in gradients:
+    for each in GRADIENTS:
         step(*each)
-    traced = step.get_concrete_function(*gradients[0])
+    traced = step.get_concrete_function(*GRADIENTS[0])
     return [np.asarray(v) for v in variables], operations(traced.graph)
 
 

@@ -8,7 +8,12 @@ from keras_robust import losses
 from keras_robust._checks import check_labels
 from keras_robust._seed import fold
 from keras_robust.attacks._attack import call_logits, value_and_gradient
-from keras_robust.training.objectives._objective import Objective, Outcome, check_weight
+from keras_robust.training.objectives._objective import (
+    Objective,
+    Outcome,
+    check_alpha,
+    check_weight,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +48,8 @@ class Fast(Objective):
     grad_align: float = 0.0
 
     def __post_init__(self):
-        check_weight(self, "alpha")
+        check_alpha(self)
         check_weight(self, "grad_align")
-        if self.alpha == 0:
-            raise ValueError("`alpha` must be > 0 in units of eps, got alpha=0.")
 
     def perturb(self, step, x, y):
         # As in the paper, start and step know nothing of the bounds. Cut by them, on images of

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_robust.attacks._attack import check_counts
-from keras_robust.training.objectives._objective import Carrying, Outcome, check_weight
+from keras_robust.training.objectives._objective import Carrying, Outcome, check_alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Free(Carrying):
 
     def __post_init__(self):
         check_counts(self, "replays")
-        check_weight(self, "alpha")
-        if self.alpha == 0:
-            raise ValueError("`alpha` must be > 0 in units of eps, got alpha=0.")
+        check_alpha(self)
 
     def perturb(self, step, x, y):
         return step.ball.place(x, step.ball.project(step.carried, x))

@@ -167,3 +167,10 @@ def check_weight(objective, name: str) -> None:
     value = getattr(objective, name)
     if not (isinstance(value, numbers.Real) and 0 <= value < float("inf")):
         raise ValueError(f"`{name}` must be a finite number >= 0, got {name}={value!r}.")
+
+
+def check_alpha(objective) -> None:
+    """Raises unless `alpha`, a step in units of eps, is a number > 0."""
+    check_weight(objective, "alpha")
+    if objective.alpha == 0:
+        raise ValueError("`alpha` must be > 0 in units of eps, got alpha=0.")
