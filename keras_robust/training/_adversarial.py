@@ -1,5 +1,6 @@
 """Adversarial training as a Keras model around the user's."""
 
+import contextlib
 import inspect
 
 import tensorflow as tf
@@ -24,8 +25,6 @@ from keras_robust._keras import (
 )
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
-from keras_robust.attacks._attack import call_logits
-from keras_robust.layers._state import mean_if_any
 from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
 from keras_robust.training._data import batch_rows, check_data, split_labels
@@ -36,6 +35,7 @@ from keras_robust.training._parts import Gradients, parts_of
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
 from keras_robust.training._resume import Resume
+from keras_robust.training._validation import Validation, check_type, correct
 from keras_robust.training.objectives import Madry, Objective, Step
 
 
@@ -58,7 +58,10 @@ class AdversarialTraining(keras.Model):
         attack: an attack with an eps, such as `kr.attacks.PGD(eps=0.1, steps=7)`.
         objective: what is minimised; default `kr.objectives.Madry()`.
         eps_ramp: `kr.training.Ramp` that scales eps over the first steps, or None.
-        validation_attack: attack of validation and `evaluate`; default `attack`.
+        validation_attack: attack of validation and `evaluate`; default `attack`. A dict name ->
+            attack has all of them tried: "robust_accuracy" is then what withstands each one, and
+            beside it is "robust_accuracy_<name>", for instance for the attack trained on and for
+            one held out.
         attack_dtype: "bfloat16" or "float16" lets the attack's passes compute in it, the weights'
             step stays as it is; None computes both alike. Faster where the processor has
             bfloat16 (AVX512-BF16, AMX, GPUs). Validation is not touched: robustness is always
@@ -87,6 +90,7 @@ class AdversarialTraining(keras.Model):
     # Callbacks need not compute for a step what the step computes itself.
     resolves_weights = True
     _needs_attack = True
+    _in_validation = False
 
     def __init__(
         self,
@@ -106,12 +110,11 @@ class AdversarialTraining(keras.Model):
             raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
         validation_attack = attack if validation_attack is None else validation_attack
         objective = Madry() if objective is None else objective
-        for name, value in (("attack", attack), ("validation_attack", validation_attack)):
-            if value is not None or self._needs_attack:
-                _check_type(value, Ascent, name, "kr.attacks.PGD(eps=0.1)")
-        _check_type(objective, Objective, "objective", "kr.objectives.Madry()")
+        if attack is not None or self._needs_attack:
+            check_type(attack, Ascent, "attack", "kr.attacks.PGD(eps=0.1)")
+        check_type(objective, Objective, "objective", "kr.objectives.Madry()")
         if eps_ramp is not None:
-            _check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")
+            check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")
         check_attack_dtype(attack_dtype, model, objective)
         whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
         if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):
@@ -137,8 +140,8 @@ class AdversarialTraining(keras.Model):
         # Named "loss", it takes the place of the compiled one in the logs: that one would
         # hold the compiled part of the objective alone.
         self._loss_mean = keras.metrics.Mean(name="loss")
-        attacked = attack is not None or validation_attack is not None
-        self._robust_accuracy = mean_if_any(keras, "robust_accuracy") if attacked else None
+        self._validation = Validation(validation_attack, trained=attack is not None)
+        self._robust_accuracy = self._validation.worst
 
     def build(self, input_shape=None):
         if not self.model.built:
@@ -199,11 +202,12 @@ class AdversarialTraining(keras.Model):
             FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz`, in
                 the folder of `resume` or a temporary one that the message names.
         """
-        examples = check_data(self.model, _bounds(self.attack), x, y, stored=self.objective.stored)
+        bounds = None if self.attack is None else self.attack.bounds
+        examples = check_data(self.model, bounds, x, y, stored=self.objective.stored)
         validation = kwargs.get("validation_data")
         if validation is not None:
             pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
-            check_data(self.model, _bounds(self.validation_attack), *pair, "validation_data")
+            check_data(self.model, self._validation.bounds, *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
             self._create_variables(*(part[:2] for part in examples))
         rows = batch_rows(x, examples, *args[:1], **kwargs)
@@ -239,9 +243,23 @@ class AdversarialTraining(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss, compiled metrics and robust accuracy, as `keras.Model.evaluate`."""
         if not kwargs.get("_use_cached_eval_dataset"):  # What `fit` calls has been checked.
-            check_data(self.model, _bounds(self.validation_attack), x, y)
+            check_data(self.model, self._validation.bounds, x, y)
             self.built = True
-        return super().evaluate(x, y, *args, **kwargs)
+        with self._validating():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    @property
+    def metrics(self):
+        return super().metrics + (self._validation.each if self._in_validation else [])
+
+    @contextlib.contextmanager
+    def _validating(self):
+        """Within, the metrics of each validation attack are the model's."""
+        before, self._in_validation = self._in_validation, True
+        try:
+            yield
+        finally:
+            self._in_validation = before
 
     def _settle_jit(self, examples, rows, settings, known=None):
         """What "auto" left open; `known` is what the run took before it was interrupted."""
@@ -325,7 +343,7 @@ class AdversarialTraining(keras.Model):
             self._carried.write(self.objective.carry(step, x, gradients.pop()))
         if self._evidence is not None:
             self._evidence.look(outcome.loss, steps_taken(self), x, x_adv, y)
-        self._update(outcome.loss, tf.shape(x)[0], self.attack and _correct(outcome.adv_logits, y))
+        self._update(outcome.loss, tf.shape(x)[0], self.attack and correct(outcome.adv_logits, y))
         return gradients, self.compute_metrics(x, y, outcome.logits, sample_weight)
 
     def test_step(self, data):
@@ -333,15 +351,11 @@ class AdversarialTraining(keras.Model):
         x, (y, _) = assert_rows(check_images(x)), split_labels(y)
         logits = self.model(x, training=False)
         loss = loss_of(self, x, y, logits, sample_weight)
-        if self.validation_attack is None:
-            self._update(loss, tf.shape(x)[0], None)
-            return for_workers(self.compute_metrics(x, y, logits, sample_weight))
-        assert_in_bounds(x, self.validation_attack.bounds)
         with self._fast_passes():
-            x_adv = self.validation_attack(self.model, x, y, fold(as_seed(self.seed), -1))
-        robust = _correct(call_logits(self.model, x_adv), y) & _correct(logits, y)
+            robust = self._validation.update(self.model, x, y, logits, self.seed)
         self._update(loss, tf.shape(x)[0], robust)
-        return for_workers(self.compute_metrics(x, y, logits, sample_weight))
+        with self._validating():
+            return for_workers(self.compute_metrics(x, y, logits, sample_weight))
 
     def save(self, filepath, *args, **kwargs):
         """Saves the trained `model`, which loads without keras_robust."""
@@ -372,20 +386,3 @@ class AdversarialTraining(keras.Model):
         self._loss_mean.update_state(loss * replicas, sample_weight=rows)
         if robust is not None:
             self._robust_accuracy.update_state(tf.cast(robust, tf.float32))
-
-
-def _correct(logits, y) -> tf.Tensor:
-    """`(batch,)` bool: whether the largest logit is the label's."""
-    y = check_labels(y)
-    y = y if y.shape.rank == 1 else tf.argmax(y, axis=-1, output_type=tf.int32)
-    return tf.argmax(logits, axis=-1, output_type=tf.int32) == y
-
-
-def _bounds(attack):
-    """The range of inputs, None where there is no attack to know it."""
-    return None if attack is None else attack.bounds
-
-
-def _check_type(value, kind, argument, example):
-    if not isinstance(value, kind):
-        raise TypeError(f"`{argument}` must be for instance {example}, got {value!r}.")
