@@ -29,7 +29,8 @@ def attacks() -> str:
 
 def render_train_step(result: dict) -> str:
     """The step's times, ratios and the check that all do the same work."""
-    lines = [f"### Training step, {result['environment']['keras']}", ""]
+    about = result["environment"]
+    lines = [f"### Training step, {about['keras']}, {about['cpu']}", ""]
     for target in result["targets"]:
         ratio = target["ratio"]
         lines.append(

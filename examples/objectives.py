@@ -40,7 +40,18 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust._keras import keras
 
-COLUMNS = ("clean %", "PGD-20 %", "margin %", "AutoAttack %", "CPU s an epoch", "CPU min")
+COLUMNS = (
+    "clean %",
+    "PGD-20 %",
+    "margin %",
+    "AutoAttack %",
+    "worst case %",
+    "CPU s an epoch",
+    "CPU min",
+)
+
+# What `WeightAverage` takes, evaluated beside Madry's own weights.
+AVERAGES = {"average (EMA)": 0.98, "average (SWA)": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +114,14 @@ def main(arguments=None) -> dict:
             if "guard" in name:
                 guard = kr.training.OverfittingGuard(*(part[:500] for part in held_out), every=200)
             smooth = "smoothing" in name
-            model, average, costs = trained(objective, data, setting, smooth=smooth, guard=guard)
+            model, averages, costs = trained(objective, data, setting, smooth=smooth, guard=guard)
             rows[name] = measured(model, test, setting) + costs
-            if name == "Madry":
+            for kind, average in averages.items() if name == "Madry" else ():
                 with average.applied():
-                    rows["Madry, average (EMA)"] = measured(model, test, setting) + costs
+                    rows[f"{name}, {kind}"] = measured(model, test, setting) + costs
             if options.output:
                 options.output.write_text(json.dumps(rows, indent=1))
-        for shown in [name] + ["Madry, average (EMA)"] * (name == "Madry"):
+        for shown in [name] + [f"{name}, {kind}" for kind in AVERAGES] * (name == "Madry"):
             print(line(shown, rows[shown]), flush=True)
     return rows
 
@@ -183,9 +194,14 @@ class Clock(keras.callbacks.Callback):
 
 
 def trained(objective, data, setting, seed=0, smooth=False, guard=None):
-    """A model, its average weights, and `[seconds of the fastest epoch, minutes of all]`."""
-    model = kr.zoo.small_cnn(data.input_shape, data.classes, seed=seed)
-    clock, average = Clock(), kr.training.WeightAverage(decay=0.98)
+    """A model, its `WeightAverage`s, and `[seconds of the fastest epoch, minutes of all]`."""
+    model, clock = kr.zoo.small_cnn(data.input_shape, data.classes, seed=seed), Clock()
+    # The mean of epochs takes the second half of them.
+    start = setting.epochs // 2
+    averages = {
+        kind: kr.training.WeightAverage(decay=decay, start=0 if decay else start)
+        for kind, decay in AVERAGES.items()
+    }
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     steps = int(data.train.cardinality()) * setting.epochs
     steps *= objective.replays if isinstance(objective, kr.objectives.Free) else 1
@@ -195,7 +211,7 @@ def trained(objective, data, setting, seed=0, smooth=False, guard=None):
     if objective is None:
         model.compile(keras.optimizers.Adam(rate), loss)
         model.fit(data.train, epochs=setting.epochs, callbacks=[clock], verbose=0)
-        return model, None, clock.costs()
+        return model, {}, clock.costs()
     # VAT's finite differences would drown in the rounding of bfloat16.
     passes = None if isinstance(objective, kr.objectives.VAT) else setting.attack_dtype
     trainer = kr.AdversarialTraining(
@@ -207,27 +223,38 @@ def trained(objective, data, setting, seed=0, smooth=False, guard=None):
     )
     trainer.compile(keras.optimizers.Adam(rate), kr.losses.LabelSmoothing(0.1) if smooth else loss)
     callbacks = [clock] + [guard] * (guard is not None)
-    callbacks += [average] * isinstance(objective, kr.objectives.Madry)
+    callbacks += [*averages.values()] if isinstance(objective, kr.objectives.Madry) else []
     trainer.fit(data.train, epochs=setting.epochs, callbacks=callbacks, verbose=0)
-    return model, average, clock.costs()
+    return model, averages, clock.costs()
 
 
 def measured(model, test, setting) -> list:
-    """Shares right in percent: clean, under PGD-20 by two losses, and under AutoAttack."""
+    """Shares right in percent: clean, under PGD-20 by two losses, under AutoAttack, under all.
+
+    AutoAttack, and so the worst case, sees the first images; without it the worst case is of all.
+    """
     x, y = test
     attacks = [
         None,
         *(kr.attacks.PGD(setting.eps, steps=20, loss=loss) for loss in ("ce", "margin")),
     ]
-    row = [right(model, attack, x, y) for attack in attacks]
-    count = setting.autoattack
-    strongest = kr.attacks.AutoAttack(setting.eps)
-    return [*row, right(model, strongest, x[:count], y[:count]) if count else None]
+    held = [right(model, attack, x, y) for attack in attacks]
+    row, count = [percent(each) for each in held], setting.autoattack
+    if not count:
+        return [*row, None, percent(np.all(held, axis=0))]
+    held = [each[:count] for each in held]
+    held.append(right(model, kr.attacks.AutoAttack(setting.eps), x[:count], y[:count]))
+    return [*row, percent(held[-1]), percent(np.all(held, axis=0))]
 
 
-def right(model, attack, x, y) -> float:
+def right(model, attack, x, y) -> np.ndarray:
+    """`(n,)` bool."""
     inputs = x if attack is None else attack(model, x, y)
-    return round(100 * float(np.mean(np.argmax(model(inputs, training=False), 1) == y)), 1)
+    return np.argmax(model(inputs, training=False), 1) == y
+
+
+def percent(held) -> float:
+    return round(100 * float(np.mean(held)), 1)
 
 
 if __name__ == "__main__":

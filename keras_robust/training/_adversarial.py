@@ -27,10 +27,10 @@ from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
+from keras_robust.training._choices import settle
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
-from keras_robust.training._jit import LEAST_STEPS, steps_in, try_both
 from keras_robust.training._parts import Gradients, parts_of
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
@@ -63,9 +63,10 @@ class AdversarialTraining(keras.Model):
             beside it is "robust_accuracy_<name>", for instance for the attack trained on and for
             one held out.
         attack_dtype: "bfloat16" or "float16" lets the attack's passes compute in it, the weights'
-            step stays as it is; None computes both alike. Faster where the processor has
-            bfloat16 (AVX512-BF16, AMX, GPUs). Validation is not touched: robustness is always
-            measured in the model's own precision.
+            step stays as it is; None computes both alike. On some processors bfloat16 takes half
+            the time, on others, with the same instructions, longer: with "auto" a `fit` of at
+            least 1,000 steps on one device times both, takes the faster and says so. Validation
+            is not touched: robustness is always measured in the model's own precision.
         accumulate: parts in which a batch goes through the network, attack and all, before its one
             step of the weights: the memory of a small batch for the gradient of a large one. Only
             BatchNormalization tells the difference, which sees the parts.
@@ -133,7 +134,9 @@ class AdversarialTraining(keras.Model):
         self.accumulate = accumulate
         self.seed = seed
         self.built = model.built
-        self._try_jit = False
+        self.auto_jit = False
+        # What `fit` takes of what is "auto"; None before it.
+        self.choice = None
         self._examples = None
         self._evidence = None  # The first batch whose loss is not finite.
         self._carried = None  # What a replaying objective carries from step to step.
@@ -172,7 +175,7 @@ class AdversarialTraining(keras.Model):
                 f"`loss`={loss!r} expects probabilities, but the model returns logits. Use for "
                 "instance keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
-        self._try_jit = jit_compile == "auto"
+        self.auto_jit = jit_compile == "auto"
         if jit_compile == "auto":
             jit_compile = any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
         super().compile(
@@ -223,7 +226,7 @@ class AdversarialTraining(keras.Model):
         settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         settings = {**settings, **settings.pop("kwargs", {})}
         if resume is None:
-            self._settle_jit(examples, rows, settings)
+            settle(self, examples, rows, settings)
             return super().fit(x, y, *args, callbacks=given, **kwargs)
         if kwargs.get("steps_per_epoch") is not None:
             raise ValueError(
@@ -232,7 +235,7 @@ class AdversarialTraining(keras.Model):
             )
         state = Resume(resume, self, x, given)
         start = max(state.restore(), settings.get("initial_epoch", 0))
-        self._settle_jit(examples, rows, settings, state.jit_compile)
+        settle(self, examples, rows, settings, state.choice)
         for name in ("x", "y", "initial_epoch"):
             settings.pop(name, None)
         settings |= {"callbacks": [*given, state], "epochs": settings.pop("epochs", 1)}
@@ -261,20 +264,6 @@ class AdversarialTraining(keras.Model):
         finally:
             self._in_validation = before
 
-    def _settle_jit(self, examples, rows, settings, known=None):
-        """What "auto" left open; `known` is what the run took before it was interrupted."""
-        devices = {device.device_type for device in tf.config.list_logical_devices()}
-        single = self.distribute_strategy.num_replicas_in_sync == 1
-        if not self._try_jit or examples is None or devices != {"CPU"} or not single:
-            return
-        if known is not None:
-            self.jit_compile = known
-        elif steps_in(rows, **settings) >= LEAST_STEPS:
-            trial = try_both(self.model, *(part[:rows] for part in examples))
-            self.jit_compile = trial.jit_compile
-            if settings.get("verbose", 1):
-                print(f"{self.name}: {trial}", flush=True)
-
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""
         self.built, self._examples = True, (x, y)
@@ -296,6 +285,12 @@ class AdversarialTraining(keras.Model):
                 "there are cannot be seen in `x`. Give it arrays or a tf.data.Dataset."
             )
         self._carried = Carried(self.distribute_strategy, rows, examples[0].shape[1:])
+
+    def passes_dtype(self) -> str | None:
+        """What passes of the attack compute in, None for the model's own precision."""
+        if self.choice is not None:
+            return self.choice.attack_dtype
+        return None if self.attack_dtype == "auto" else self.attack_dtype
 
     def carried_variables(self) -> list:
         """What each replica carries from step to step: part of a run's state."""
@@ -332,7 +327,7 @@ class AdversarialTraining(keras.Model):
         """Those of the objective on part `number` of a batch, and the logs."""
         carries = self.objective.carries
         step = self._step(x, teacher_logits, number)
-        with computing_in(self.model, self.attack_dtype):
+        with computing_in(self.model, self.passes_dtype()):
             x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
             if carries:

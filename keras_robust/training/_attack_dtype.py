@@ -3,27 +3,39 @@
 
 def check_attack_dtype(attack_dtype, model, objective) -> None:
     """Raises `ValueError` where passes of the attack cannot compute in `attack_dtype`."""
-    if attack_dtype is None:
+    if attack_dtype in (None, "auto"):
         return
     if attack_dtype not in ("bfloat16", "float16"):
         raise ValueError(
-            f"`attack_dtype` must be 'bfloat16', 'float16' or None, got {attack_dtype!r}."
+            f"`attack_dtype` must be 'bfloat16', 'float16', 'auto' or None, got {attack_dtype!r}."
         )
-    inner = getattr(objective, "inner", objective)
-    if objective.takes_differences or inner.takes_differences:
+    if _takes_differences(objective):
         raise ValueError(
             f"`attack_dtype` must be None for {objective!r}, whose small finite differences drown "
             f"in the rounding of {attack_dtype}, got {attack_dtype!r}."
         )
-    wrapped = [layer.name for layer in model._flatten_layers() if _is_wrapped(layer)]
-    if wrapped:
+    if wrapped := _wrapped(model):
         raise ValueError(
             "`attack_dtype` must be None for a model whose layers compute their weights, as "
             f"binary and TF-MOT's do, got {attack_dtype!r} and such layers {wrapped}."
         )
 
 
-def _is_wrapped(layer) -> bool:
-    return type(layer).__module__.startswith("tensorflow_model_opt") or hasattr(
-        layer, "resolve_once"
-    )
+def takes_half(model, objective) -> bool:
+    """Whether passes of the attack can compute in fewer bits."""
+    return not (_takes_differences(objective) or _wrapped(model))
+
+
+def _takes_differences(objective) -> bool:
+    inner = getattr(objective, "inner", objective)
+    return objective.takes_differences or inner.takes_differences
+
+
+def _wrapped(model) -> list[str]:
+    """Names of the layers that compute their weights."""
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if type(layer).__module__.startswith("tensorflow_model_opt")
+        or hasattr(layer, "resolve_once")
+    ]

@@ -23,6 +23,7 @@ from keras_robust._keras import (
 )
 from keras_robust.distribute import is_chief, workers
 from keras_robust.training._carried import Replicas
+from keras_robust.training._choices import Choice
 
 
 class Remembering(keras.callbacks.Callback, abc.ABC):
@@ -87,8 +88,8 @@ class Resume(keras.callbacks.Callback):
         self.epochs: list[tuple[int, dict]] = []
         # Batches done of the epoch that was interrupted, and its metrics until then.
         self.batches, self.metrics = 0, []
-        # Whether XLA compiled the step; None for a run that has just begun.
-        self.jit_compile = None
+        # What the run took of what was "auto"; None for one that has just begun.
+        self.choice = None
         # The optimizer's steps before the epoch under way; None between epochs.
         self.steps_before = None
         # Batches since the epoch began, or was gone on with.
@@ -152,7 +153,7 @@ class Resume(keras.callbacks.Callback):
         carried = [state[name] for name in state if name.startswith("objective_")]
         self._carried().assign(carried)
         self.epochs = [(number, logs) for number, logs in meta["epochs"]]
-        self.batches, self.jit_compile = meta["batches"], meta["jit_compile"]
+        self.batches, self.choice = meta["batches"], Choice(*meta["choice"])
         self.metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
         # A seeded shuffle draws a new order for each iterator: skip those already used.
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
@@ -251,7 +252,7 @@ class Resume(keras.callbacks.Callback):
                 "next": next,
                 "batches": self.batches,
                 "metrics": len(metrics),
-                "jit_compile": bool(self.trainer.jit_compile),
+                "choice": self.trainer.choice,
             }
         )
         if not is_chief():
@@ -272,6 +273,7 @@ class Resume(keras.callbacks.Callback):
             "objective": self.objective,
             "eps_ramp": repr(trainer.eps_ramp),
             "seed": trainer.seed,
+            "attack_dtype": trainer.attack_dtype,
             "accumulate": trainer.accumulate,
             "optimizer": type(trainer.optimizer).__name__,
             "shapes": shapes,

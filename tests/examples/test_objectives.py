@@ -3,9 +3,11 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust._keras import keras
 
 pytestmark = pytest.mark.once
 
@@ -26,18 +28,35 @@ def test_every_objective_is_measured(example):
 def test_quick(example, tmp_path, capsys):
     only = ["plain", "Madry", "Fast, guarded", "Free(4)"]
     made = example.main(["--quick", "--output", str(tmp_path / "rows.json"), "--only", *only])
-    assert list(made) == ["plain", "Madry", "Madry, average (EMA)", *only[2:]]
+    averaged = ["Madry, average (EMA)", "Madry, average (SWA)"]
+    assert list(made) == ["plain", "Madry", *averaged, *only[2:]]
     assert json.loads((tmp_path / "rows.json").read_text()) == made
-    for clean, pgd, margin, autoattack, seconds, minutes in made.values():
+    for clean, pgd, margin, autoattack, worst, seconds, minutes in made.values():
         assert 0 <= max(pgd, margin) <= clean + 2 and clean > 15
+        assert 0 <= worst <= min(clean, pgd, margin)
         assert autoattack is None and 0 < seconds <= 60 * minutes + 0.6
     printed = capsys.readouterr().out
-    assert "PGD-20 %" in printed and "Madry, average (EMA)" in printed
+    assert "worst case %" in printed and all(name in printed for name in averaged)
     # Rows in the file stay, whatever is asked for.
-    kept = made | {"plain": [1.5] * 6}
+    kept = made | {"plain": [1.5] * 7}
     (tmp_path / "rows.json").write_text(json.dumps(kept))
     again = example.main(["--quick", "--output", str(tmp_path / "rows.json"), "--only", "plain"])
     assert again == kept and "1.5" in capsys.readouterr().out
+
+
+def test_autoattack_and_the_worst_case_see_the_first_images(example):
+    """The first image withstands nothing, the third is wrong without any attack."""
+    rng, weights = np.random.default_rng(0), np.float32([[1, -2], [3, 1]])
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.set_weights([weights, np.float32([-0.5, 0.5])])
+    x = rng.uniform(size=(3, 2)).astype("float32")
+    y = np.argmax(model(x), 1)
+    y[2] = 1 - y[2]
+    margins = np.abs(model(x).numpy() @ [1, -1])[:2] / np.abs(weights @ [1, -1]).sum()
+    order = [*np.argsort(margins), 2]
+    setting = example.Setting(eps=float(margins.mean()), epochs=1, autoattack=2)
+    clean, pgd, margin, autoattack, worst = example.measured(model, (x[order], y[order]), setting)
+    assert (clean, pgd, margin) == (66.7, 33.3, 33.3) and (autoattack, worst) == (50.0, 50.0)
 
 
 def test_each_data_set_has_a_setting(example):

@@ -125,7 +125,7 @@ def test_an_error_in_the_attack_leaves_the_policy(cnn, blobs):
 
 
 def test_other_types_are_refused(cnn):
-    with pytest.raises(ValueError, match="`attack_dtype` must be 'bfloat16', 'float16' or None"):
+    with pytest.raises(ValueError, match="`attack_dtype` must be 'bfloat16', 'float16', 'auto' or"):
         kr.AdversarialTraining(cnn(), kr.attacks.PGD(0.1), attack_dtype="float64")
 
 
