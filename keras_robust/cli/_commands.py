@@ -56,29 +56,30 @@ def _check_train(options):
     check_writable(options.out, "--out")
     if options.resume:
         check_writable(options.resume / "state.npz", "--resume")
+    if options.beta is not None and options.objective not in ("trades", "mart"):
+        raise ValueError(
+            f"--beta is of trades and mart, got --objective {options.objective}. Leave one out."
+        )
 
 
 def _train(options):
     data = _load(options)
     model = _model(options.model, data, options.seed)
     attack = _pgd(options)
-    objectives = {
-        "madry": kr.objectives.Madry(),
-        "trades": kr.objectives.TRADES(beta=options.beta),
-        "natural": kr.objectives.Madry(),
-    }
     natural = options.objective == "natural"
     steps = len(data.train)
     trainer = kr.AdversarialTraining(
         model,
         kr.attacks.FGSM(eps=0.0) if natural else attack,
-        objective=objectives[options.objective],
+        objective=_objective(options),
         eps_ramp=kr.training.Ramp(steps=max(1, 2 * steps)),
         validation_attack=attack,
+        attack_dtype=None if options.attack_dtype == "float32" else options.attack_dtype,
         seed=options.seed,
     )
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * steps)
-    trainer.compile(keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=options.xla)
+    jit_compile = {"auto": "auto", "on": True, "off": False}[options.xla]
+    trainer.compile(keras.optimizers.Adam(schedule), metrics=["accuracy"], jit_compile=jit_compile)
     chief = kr.distribute.is_chief()
     history = trainer.fit(
         kr.distribute.shard_by_example(data.train),
@@ -99,6 +100,14 @@ def _train(options):
         f"{options.norm} eps {options.eps:g} {last['val_robust_accuracy']:.1%}"
     )
     return Result({"model": str(options.out), "history": history.history}, text)
+
+
+def _objective(options):
+    o = kr.objectives
+    kinds = {"natural": o.Madry, "madry": o.Madry, "alp": o.ALP, "awp": o.AWP, "mixed": o.Mixed}
+    kinds |= {"trades": o.TRADES, "mart": o.MART}
+    kind = kinds[options.objective]
+    return kind() if options.beta is None else kind(beta=options.beta)
 
 
 def evaluate(options) -> Result:

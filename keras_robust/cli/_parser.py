@@ -76,14 +76,29 @@ def _train(parser):
     _attack(parser, steps=7)
     parser.add_argument(
         "--objective",
-        choices=("natural", "madry", "trades"),
+        choices=("natural", "madry", "trades", "mart", "alp", "awp", "mixed"),
         default="madry",
         help="what is minimised (default madry; natural trains without attack)",
     )
-    parser.add_argument("--beta", type=float, default=6.0, help="of TRADES (default 6)")
+    parser.add_argument("--beta", type=float, help="of trades (default 6) and mart (5)")
+    parser.add_argument(
+        "--attack-dtype",
+        choices=("float32", "bfloat16", "float16", "auto"),
+        default="float32",
+        help="what passes of the attack in training compute in (default float32; auto is bfloat16 "
+        "where it is faster, which a run of 1,000 steps or more tries first)",
+    )
     parser.add_argument("--epochs", type=_count, default=15)
     parser.add_argument("--learning-rate", type=_positive, default=2e-3, help="of Adam, decayed")
-    parser.add_argument("--xla", action="store_true", help="compile the step by XLA")
+    parser.add_argument(
+        "--xla",
+        nargs="?",
+        choices=("auto", "on", "off"),
+        const="on",
+        default="auto",
+        help="compile the step by XLA (default auto: on GPUs and TPUs, and on a CPU where it is "
+        "faster, which a run of 1,000 steps or more tries first; --xla alone is on)",
+    )
     parser.add_argument(
         "--resume", type=pathlib.Path, help="folder for the state of each epoch; goes on from it"
     )

@@ -135,8 +135,8 @@ class AdversarialTraining(keras.Model):
         self.seed = seed
         self.built = model.built
         self.auto_jit = False
-        # What `fit` takes of what is "auto"; None before it.
-        self.choice = None
+        # What `fit` takes of what is "auto", None before it, and what it timed for that.
+        self.choice, self.trials = None, []
         self._examples = None
         self._evidence = None  # The first batch whose loss is not finite.
         self._carried = None  # What a replaying objective carries from step to step.

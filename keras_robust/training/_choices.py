@@ -73,7 +73,7 @@ class Choice(typing.NamedTuple):
 
 
 def settle(trainer, examples, rows, settings, known: Choice | None = None) -> None:
-    """Sets `trainer.choice`, and `trainer.jit_compile` with it.
+    """Sets `trainer.choice`, and `trainer.jit_compile` with it; trials go to `trainer.trials`.
 
     Args:
         trainer: an `AdversarialTraining`; one whose step is traced already keeps to it.
@@ -92,14 +92,14 @@ def settle(trainer, examples, rows, settings, known: Choice | None = None) -> No
     elif known is not None:
         jit, dtype = known.jit_compile if auto_jit else jit, known.attack_dtype
     elif examples is not None and alone and steps_in(rows, **settings) >= LEAST_STEPS:
-        batch, trials = [part[:rows] for part in examples], []
+        batch = [part[:rows] for part in examples]
         if auto_jit:
-            trials.append(try_xla(trainer.model, *batch))
-            jit = trials[-1].jit_compile
+            trainer.trials.append(try_xla(trainer.model, *batch))
+            jit = trainer.trials[-1].jit_compile
         if auto_dtype:
-            trials.append(try_half(trainer.model, *batch, jit))
-            dtype = trials[-1].attack_dtype
-        for trial in trials if settings.get("verbose", 1) else ():
+            trainer.trials.append(try_half(trainer.model, *batch, jit))
+            dtype = trainer.trials[-1].attack_dtype
+        for trial in trainer.trials if settings.get("verbose", 1) else ():
             print(f"{trainer.name}: {trial}", flush=True)
     trainer.jit_compile, trainer.choice = jit, Choice(jit, dtype)
 

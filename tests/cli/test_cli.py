@@ -12,6 +12,8 @@ import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.cli import main
 from keras_robust.cli._parser import make_parser
+from keras_robust.training import _choices
+from keras_robust.training._choices import HalfTrial, Trial
 
 
 @pytest.fixture
@@ -271,6 +273,60 @@ def test_a_loss_that_is_not_finite_is_exit_code_1(capsys, archive, saved, tmp_pa
         capsys, "train", "--data", archive, "--model", saved, *fast, "--out", tmp_path / "o.keras"
     )
     assert code == 1 and "is not finite" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [([], "auto"), (["--xla"], True), (["--xla", "on"], True), (["--xla", "off"], False)],
+)
+def test_xla_is_left_to_a_trial_unless_it_is_asked_for(
+    capsys, archive, saved, tmp_path, monkeypatch, given, taken
+):
+    seen = []
+
+    def compile_(self, *_, jit_compile, **__):
+        seen.append(jit_compile)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(kr.AdversarialTraining, "compile", compile_)
+    arguments = ["--data", archive, "--model", saved, "--out", tmp_path / "o.keras", *given]
+    code, _, errors = call(capsys, "train", *arguments)
+    assert code == 2 and "seen enough" in errors and seen == [taken]
+
+
+def test_a_long_run_says_what_the_trial_of_xla_found(capsys, archive, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(_choices, "LEAST_STEPS", 6)
+    monkeypatch.setattr(_choices, "try_xla", lambda *_: Trial(2.0, 1.0))
+    monkeypatch.setattr(_choices, "try_half", lambda *_: HalfTrial(0.5, 1.0))
+    short = ["--steps", 1, "--epochs", 1, "--batch-size", 32, "--attack-dtype", "auto"]
+    short += ["--out", tmp_path / "o.keras"]
+    code, text, progress = call(capsys, "train", "--data", archive, "--model", saved, *short)
+    assert code == 0 and "jit_compile=False: a pass takes" in progress
+    assert "attack_dtype='bfloat16': a pass takes" in progress
+    assert "jit_compile" not in text
+
+
+@pytest.mark.parametrize("name", ["trades", "mart", "alp", "awp", "mixed"])
+def test_each_objective_is_built_with_its_own_settings(
+    capsys, archive, saved, tmp_path, monkeypatch, name
+):
+    seen = []
+
+    def compile_(self, *_, **__):
+        seen.append((self.objective, self.attack_dtype))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(kr.AdversarialTraining, "compile", compile_)
+    short = ["--data", archive, "--model", saved, "--out", tmp_path / "o.keras"]
+    for given in ([], ["--beta", 2.5]):
+        call(capsys, "train", *short, "--objective", name, *given)
+    default, taken = seen[0][0], seen[1][0] if len(seen) == 2 else None
+    assert seen[0][1] is None and type(default).__name__.lower() == name
+    assert default == type(default)()
+    if name in ("trades", "mart"):
+        assert taken == type(default)(beta=2.5)
+    else:
+        assert taken is None  # It has no beta: refused.
 
 
 def test_train_on_one_mirrored_device(capsys, archive, saved, tmp_path):
