@@ -5,6 +5,7 @@ import numpy as np
 from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
 from keras_robust._keras import keras
 from keras_robust.compress._graph import check_graph, plain_layers, replace
+from keras_robust.compress._kernels import variables_of
 from keras_robust.compress._stage import freeze_layers
 from keras_robust.layers import BinaryConv2D, BinaryDense, BinaryDepthwiseConv2D
 from keras_robust.layers._binary import TEST_WEIGHTS, Binary
@@ -118,6 +119,21 @@ def freeze_binary(model, weights: str | None = None, *, batch_norm=None):
     if batch_norm is not None:
         measure_batch_norm(frozen, batch_norm)
     return frozen
+
+
+def frozen_binary(model) -> dict[str, float]:
+    """Layers of a checked model that look as `freeze_binary` leaves them: name -> magnitude.
+
+    Their kernel holds +c and -c and nothing else. Two values that `Cluster` trained are not each
+    other's opposites to the last bit.
+    """
+    found = {}
+    for layer in plain_layers(model):
+        for variable in variables_of(layer).values():
+            values = np.unique(np.asarray(variable))
+            if values.size == 2 and values[0] == -values[1]:
+                found[layer.name] = float(values[1])
+    return found
 
 
 def _chosen(model, layers) -> list[str]:

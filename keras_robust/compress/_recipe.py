@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
 from keras_robust._keras import LEGACY
+from keras_robust.compress._binarize import frozen_binary
 from keras_robust.compress._cluster import Cluster
 from keras_robust.compress._factorize import Factorize
 from keras_robust.compress._flatten import flatten
@@ -122,7 +123,8 @@ class Recipe:
             number of clusters, zeros) is in the stage's `broken`, and warned of.
 
         Raises:
-            TypeError, ValueError: an argument that does not fit, before any training.
+            TypeError, ValueError: an argument that does not fit, or a model of
+                `freeze_binary`, whose weights would not stay binary; before any training.
         """
         each = check_epochs(epochs, len(self.stages))
         if verbose not in _FIT_VERBOSE:
@@ -159,6 +161,7 @@ class Recipe:
 
     def _check_stages(self, model, contexts):
         """Raises before anything is trained; later stages see the layers that earlier ones make."""
+        _check_binary(model, self.stages)
         for number, (stage, context) in enumerate(zip(self.stages, contexts, strict=True)):
             stage.check(model, context)
             if isinstance(stage, _RESHAPING) and number + 1 < len(self.stages):
@@ -173,6 +176,21 @@ class Recipe:
             if isinstance(stage, Cluster):
                 clusters = stage.most
         return contexts
+
+
+def _check_binary(model, stages) -> None:
+    """Raises where kernels of two values would be trained apart."""
+    found = frozen_binary(model)
+    kept = all(isinstance(s, Quantize) and "clusters" in (s.preserve or ()) for s in stages)
+    if found and not kept:
+        name, value = next(iter(found.items()))
+        raise ValueError(
+            f"`model` has binary weights in the layers {list(found)} (+{value:g} and -{value:g} in "
+            f"{name!r}), as kr.compress.freeze_binary leaves them, and training would give them "
+            "other values again. Run the recipe first, then binarize, and freeze last; or write "
+            "the int8 file without one: kr.export.tflite(model, path, representative=x). "
+            'Quantize(preserve=("clusters",)) on its own keeps two values a kernel.'
+        )
 
 
 def _run_stage(stage, context, model, train_ds, make, fit, callbacks, say) -> Stage:

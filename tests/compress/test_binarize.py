@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust._keras import keras
+from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import binarize, freeze_binary
+from keras_robust.compress._binarize import frozen_binary
 from keras_robust.layers import BinaryConv2D, BinaryDense
 
 X = np.random.default_rng(0).uniform(size=(5, 8, 8, 2)).astype("float32")
@@ -158,3 +159,54 @@ def test_batch_norm_is_measured_for_the_frozen_weights():
         np.testing.assert_array_equal(old, new)
     with pytest.raises(ValueError, match="`batch_norm` must be a tf.data.Dataset"):
         freeze_binary(model, batch_norm=x)
+
+
+def test_a_frozen_model_is_known_by_its_opposites(plain, binary):
+    found = frozen_binary(freeze_binary(binary))
+    assert set(found) == {"conv", "depthwise", "hidden", "logits"}
+    kernel = np.asarray(plain.get_layer("conv").kernel)
+    assert found["conv"] == pytest.approx(np.abs(kernel).mean(), rel=1e-6)
+    assert not frozen_binary(plain) and not frozen_binary(freeze_binary(binary, "real"))
+    # Few values are not binary ones, nor is a constant.
+    for values in ([0.5, -0.25], [0.5, 0.0], [0.5, 0.5], [0.5, 0.0, -0.5]):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(6, use_bias=False)])
+        model.set_weights([np.resize(np.float32(values), (1, 6))])
+        assert not frozen_binary(model)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["Prune(0.5)", "PruneNeurons(0.5)"]
+    + (["Quantize()", "Cluster(4)", 'Quantize(preserve=("sparsity",))'] if LEGACY else []),
+)
+def test_a_recipe_refuses_a_frozen_model(stage):
+    frozen, data = small_frozen()
+    stage = eval(stage, vars(kr.compress))  # Made here: two of them need tf_keras.
+    calls = []
+    with pytest.raises(ValueError, match=r"`model` has binary weights in the layers \['hidden'"):
+        kr.compress.Recipe([stage]).run(frozen, data, fine_tune=calls.append, verbose=0)
+    assert not calls
+
+
+@pytest.mark.skipif(not LEGACY, reason="Cluster and Quantize need tf_keras")
+def test_few_values_by_clusters_are_no_binary_ones():
+    frozen, data = small_frozen()
+    keep = kr.compress.Quantize(preserve=("clusters",))
+    kept = kr.compress.Recipe([keep]).run(frozen, data, epochs=1, verbose=0)
+    assert [row["distinct_after"] for row in kept.stages[0].layers] == [2, 2]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6), keras.layers.Dense(3)])
+    two = kr.compress.Recipe([kr.compress.Cluster(2)]).run(model, data, epochs=1, verbose=0).model
+    assert max(np.unique(layer.kernel).size for layer in two.layers if layer.weights) == 2
+    again = kr.compress.Recipe([keep]).run(two, data, epochs=1, verbose=0)
+    assert [row["distinct_after"] for row in again.stages[0].layers] == [2, 2]
+
+
+def small_frozen():
+    """A model of binary weights, and batches for it."""
+    start = keras.initializers.GlorotUniform
+    hidden = keras.layers.Dense(6, "relu", kernel_initializer=start(seed=0), name="hidden")
+    logits = keras.layers.Dense(3, kernel_initializer=start(seed=1), name="logits")
+    frozen = freeze_binary(binarize(keras.Sequential([keras.Input((4,)), hidden, logits])))
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(64, 4)).astype("float32"), rng.integers(0, 3, 64)
+    return frozen, tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
