@@ -50,6 +50,17 @@ def beside(target, folder: bool = False):
                 path.rmdir()
 
 
+def as_path(path, argument: str, example: str) -> pathlib.Path:
+    """`path` as a `pathlib.Path`.
+
+    Raises:
+        TypeError: neither text nor a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`{argument}` must be a path such as {example!r}, got {path!r}.")
+    return pathlib.Path(path)
+
+
 def check_writable(path, argument: str) -> None:
     """Raises `ValueError`, before the work, when `path` cannot be written as a file afterwards.
 

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._files import beside, check_writable
+from keras_robust._files import as_path, beside, check_writable
 from keras_robust._keras import check_model, is_model
 from keras_robust._weights import settle
 from keras_robust.compress.packed import _architecture, _quantized, _tensor
@@ -16,6 +16,7 @@ from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 MAGIC = b"\x89KRZ"  # No text begins with such a byte.
 VERSION = 1
 _CODES = "int8 of "  # And the position of the weight that 127 stands for.
+_EXAMPLE = "model.krz"
 _MOST_WEIGHTS = 1 << 28  # A gigabyte: so much a small file may ask for.
 
 
@@ -39,7 +40,7 @@ def pack(model, path, *, vectors: str = "float32") -> int:
         The size of the file in bytes.
 
     Raises:
-        TypeError: not a model of the Keras that runs.
+        TypeError: not a model of the Keras that runs, no path.
         ValueError: a layer that cannot be built from its config, by name; a path that cannot be
             written; a weight too large for float16.
 
@@ -49,6 +50,7 @@ def pack(model, path, *, vectors: str = "float32") -> int:
     >>> bool(np.all(unpack("model.krz").get_weights()[0] == model.get_weights()[0]))
     True
     """
+    path = as_path(path, "path", _EXAMPLE)
     content = b"".join(assemble(model, vectors)[0])
     check_writable(path, "path")
     with beside(path) as temporary:
@@ -63,7 +65,10 @@ def assemble(model, vectors: str = "float32"):
     """
     check_model(model)
     if not is_model(model):
-        raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
+        raise TypeError(
+            f"`model` must be a Keras model, got {type(model).__name__}. Write "
+            f"pack(model, {_EXAMPLE!r}), with the model itself first."
+        )
     if vectors not in ("float32", "float16"):
         raise ValueError(f'`vectors` must be "float32" or "float16", got {vectors!r}.')
     architecture = _architecture.serialize(model)
@@ -138,9 +143,10 @@ def unpack(path):
         A model of the Keras that runs.
 
     Raises:
+        TypeError: no path.
         ValueError: missing, damaged, of another kind or a later version; names the path.
     """
-    path = pathlib.Path(path)
+    path = as_path(path, "path", _EXAMPLE)
     try:
         architecture, weights, _ = read(path)
         model = _architecture.rebuild(architecture, sum(value.size for value in weights))

@@ -1,11 +1,13 @@
 """Where the bytes of a model go, layer by layer."""
 
+import os
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_robust._files import content_sizes
+from keras_robust._keras import check_model, is_model
 from keras_robust.compress.packed import _file
 from keras_robust.compress.packed._stages import entropy, stages
 
@@ -80,13 +82,19 @@ def size_report(model_or_path) -> SizeReport:
     >>> size_report(model).total["dense"]
     120
     """
-    if isinstance(model_or_path, str | pathlib.Path):
+    if isinstance(model_or_path, str | os.PathLike):
         path = pathlib.Path(model_or_path)
         model = _file.unpack(path)
         _, values, sizes = _file.read(path)
         whole = path.stat().st_size
         # The Keras that runs may order a layer's weights as the one that packed; names are its.
         places = [(layer, name) for layer, name, _ in _file.named(model)]
+    elif not is_model(model_or_path):
+        check_model(model_or_path, "model_or_path")
+        raise TypeError(
+            "`model_or_path` must be a Keras model, or the path of a file of kr.compress.pack, got "
+            f"{model_or_path!r}."
+        )
     else:
         parts, weights = _file.assemble(model_or_path)
         values = [value for _, _, value in weights]

@@ -1,6 +1,7 @@
 """A packed model comes back bit for bit; anything else is refused by name."""
 
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -178,6 +179,28 @@ def test_what_cannot_be_rebuilt_is_named(tmp_path):
 def test_a_path_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         kr.compress.pack(small(), tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"model.krz", ["model.krz"]])
+def test_what_is_no_path_is_named(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    says = re.escape(f"`path` must be a path such as 'model.krz', got {wrong!r}")
+    with pytest.raises(TypeError, match=says):
+        kr.compress.pack(small(), wrong)
+    with pytest.raises(TypeError, match=says):
+        kr.compress.unpack(wrong)
+    # Said before the model is looked at, which may take long to code.
+    with pytest.raises(TypeError, match=says):
+        kr.compress.pack(None, wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "model.keras", keras.Sequential])
+def test_what_is_no_model_is_named(wrong, tmp_path):
+    path = tmp_path / "m"
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=f"`model` must be a Keras model, got {kind}. Write pack"):
+        kr.compress.pack(wrong, path)
+    assert not path.exists()
 
 
 def test_no_file_and_foreign_files_are_refused(tmp_path):

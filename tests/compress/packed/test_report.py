@@ -65,5 +65,6 @@ def test_text_and_json(model):
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="there is no such file"):
         kr.compress.size_report("missing.krz")
-    with pytest.raises(TypeError, match="`model` must be a Keras model, got int"):
-        kr.compress.size_report(3)
+    for wrong in (3, None, b"model.krz", ["model.krz"]):
+        with pytest.raises(TypeError, match="`model_or_path` must be a Keras model, or the path"):
+            kr.compress.size_report(wrong)
