@@ -230,18 +230,21 @@ def _convert(traced: Traced, mode: str, calibration, io_dtype: str, float_layers
 
 def _operations_of(layers, content: bytes) -> list[str]:
     """Names of the operations of `layers` in a float file; they hold the layers' names."""
-    heads = [op.outputs[0].name for op in _flatbuffer.operations(content) if op.outputs]
+    heads = {}
+    for op in _flatbuffer.operations(content):
+        if op.outputs:
+            name = op.outputs[0].name
+            # The last one is called as the signature is; its kernel has the layer's name.
+            last = name.startswith("StatefulPartitionedCall")
+            heads[name] = [t.name for t in op.inputs if t.constant] if last else [name]
     found = []
     for layer in layers:
-        own = [
-            name
-            for name in heads
-            if re.search(rf"(^|[/;]){re.escape(layer)}(_\d+)?([/;:]|$)", name)
-        ]
+        called = re.compile(rf"(^|[/;]){re.escape(layer)}(_\d+)?([/;:]|$)")
+        own = [head for head, names in heads.items() if any(map(called.search, names))]
         if not own:
             raise ValueError(
                 f"`float_layers` names {layer!r}, but no operation of the file is called so. Its "
-                f"operations: {heads}."
+                f"operations: {sum(heads.values(), [])}."
             )
         found += own
     return found

@@ -332,6 +332,15 @@ def test_layers_that_stay_float(mode, model, images, tmp_path):
         export.tflite(model, path, representative=images, float_layers=layer.name)
 
 
+def test_the_last_layer_stays_float(images, tmp_path):
+    """Its operation is called as the signature is, not as the layer."""
+    model, path = kr.zoo.small_cnn(images.shape[1:], 5, seed=0), tmp_path / "mixed.tflite"
+    export.tflite(model, path, representative=images, float_layers=["logits"])
+    dense = [op for op in operations(path) if op.kind == "FULLY_CONNECTED"]
+    assert [op.inputs[1].dtype for op in dense] == ["INT8", "FLOAT32"]
+    assert dense[1].inputs[1].shape == (5, 128)
+
+
 def test_a_packed_file_becomes_a_tflite_file(cnn, tmp_path):
     model = cnn()
     kr.compress.pack(model, tmp_path / "model.krz")
