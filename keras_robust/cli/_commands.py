@@ -139,8 +139,11 @@ def compress(options) -> Result:
     """Runs a recipe and writes each stage's model and the .tflite file."""
     stages = [kr.compress.Factorize(budget=options.factorize)] if options.factorize else []
     stages += [kr.compress.PruneNeurons(options.neurons)] if options.neurons else []
-    stages += [kr.compress.Prune(options.prune)] if options.prune else []
-    stages += [kr.compress.Cluster(options.cluster)] if options.cluster else []
+    if options.binarize:
+        stages += [kr.compress.Binarize()]
+    else:
+        stages += [kr.compress.Prune(options.prune)] if options.prune else []
+        stages += [kr.compress.Cluster(options.cluster)] if options.cluster else []
     stages += [] if options.no_quantize else [kr.compress.Quantize("int8")]
     recipe = kr.compress.Recipe(stages)
     check_writable(options.out / "model.tflite", "--out")

@@ -162,6 +162,11 @@ def _compress(parser):
     )
     parser.add_argument("--prune", type=float, default=0.8, help="sparsity; 0 leaves it out")
     parser.add_argument("--cluster", type=int, default=16, help="values a layer; 0 leaves it out")
+    parser.add_argument(
+        "--binarize",
+        action="store_true",
+        help="weights of one bit, in the place of --prune and --cluster",
+    )
     parser.add_argument("--no-quantize", action="store_true", help="leave int8 out")
     parser.add_argument("--epochs", type=_count, default=3, help="of each stage (default 3)")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write to")

@@ -4,7 +4,7 @@
 runs under either Keras.
 """
 
-from keras_robust.compress._binarize import binarize, freeze_binary
+from keras_robust.compress._binarize import Binarize, binarize, freeze_binary
 from keras_robust.compress._budget import Budget
 from keras_robust.compress._cluster import Cluster
 from keras_robust.compress._factorize import Factorize
@@ -31,6 +31,7 @@ from keras_robust.compress._until import PruneRun, prune_until
 from keras_robust.compress.packed import SizeReport, pack, size_report, unpack
 
 __all__ = [
+    "Binarize",
     "Budget",
     "Cluster",
     "Count",

@@ -1,12 +1,16 @@
 """A model with binary weights in the place of real ones, and a plain model of what it learned."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
 
 from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
 from keras_robust._keras import keras
+from keras_robust._weights import give_weights
 from keras_robust.compress._graph import check_graph, plain_layers, replace
 from keras_robust.compress._kernels import variables_of
-from keras_robust.compress._stage import freeze_layers
+from keras_robust.compress._stage import Context, freeze_layers
 from keras_robust.layers import BinaryConv2D, BinaryDense, BinaryDepthwiseConv2D
 from keras_robust.layers._binary import TEST_WEIGHTS, Binary
 
@@ -136,6 +140,98 @@ def frozen_binary(model) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
+class Binarize:
+    """The stage of a recipe that trains weights of one bit: `binarize`, `fit`, `freeze_binary`.
+
+    What is left is a plain model whose chosen kernels hold +H and -H, for `pack` a bit a weight.
+    `Quantize` may follow and keeps the two values of each. It is for `Recipe` alone; train a
+    `binarize`d model yourself for a net that infers with its real weights.
+
+    Args:
+        layers: names, or a function layer -> bool; None for all that `binarize` takes.
+        stochastic: draw the weights of each step. They spread a layer's outputs wider than the
+            signs that stay, so the statistics of BatchNormalization are then measured anew, on
+            the first batches of the training data.
+        scale, learning_rate_scale: as for `binarize`.
+
+    Raises:
+        TypeError, ValueError: an argument out of its range; with a model, a layer that cannot be
+            binary, by name.
+
+    >>> Recipe = kr.compress.Recipe
+    >>> len(Recipe([kr.compress.PruneNeurons(0.5), Binarize(stochastic=True)]).stages)
+    2
+    """
+
+    layers: Any = None
+    stochastic: bool = False
+    scale: Any = "mean"
+    learning_rate_scale: Any = "glorot"
+
+    name: ClassVar[str] = "binarized"
+    verb: ClassVar[str] = "binarize"
+    learning_rate: ClassVar[float] = 1e-3
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", freeze_layers(self.layers))
+        # The layer knows what it takes.
+        scale = "glorot" if _is_mean(self.scale) else self.scale
+        BinaryDense(1, name="check", **{**self._settings(), "scale": scale})
+
+    def check(self, model, context: Context) -> list[str]:
+        """The names of the layers to binarize; raises `ValueError` when something is wrong."""
+        check_graph(model)
+        chosen = _chosen(model, self.layers)
+        for layer in plain_layers(model):
+            if layer.name in chosen:
+                _mean_magnitude(layer)
+        return chosen
+
+    def wrap(self, model, context: Context):
+        """A copy of the flat `model` with binary layers."""
+        return binarize(model, layers=self.layers, seed=context.seed, **self._settings())
+
+    def callbacks(self, wrapped, context: Context) -> list:
+        """For drawn weights, one that measures the statistics for their signs at the end."""
+        return [_Settle(wrapped, context.batches)] if self.stochastic else []
+
+    def strip(self, wrapped, model):
+        """A plain copy of `wrapped` with the signs of its weights."""
+        return freeze_binary(wrapped, "binary")
+
+    def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
+        """A sentence for each kernel that holds anything but +H and -H."""
+        sentences = []
+        for kernel in after.values():
+            magnitudes = np.unique(np.abs(kernel.values))
+            two = magnitudes.size == 1 and 0 < magnitudes[0] < np.inf
+            if kernel.layer in layers and not two:
+                sentences.append(
+                    f"layer {kernel.layer!r}: {kernel.distinct} different values, not +H and -H"
+                )
+        return sentences
+
+    def _settings(self) -> dict:
+        own = ("stochastic", "scale", "learning_rate_scale")
+        return {name: getattr(self, name) for name in own}
+
+
+class _Settle(keras.callbacks.Callback):
+    """Gives a model of drawn weights, once trained, the statistics that it has when frozen."""
+
+    def __init__(self, wrapped, batches):
+        super().__init__()
+        self._wrapped, self._batches = wrapped, batches
+
+    def on_train_end(self, logs=None):
+        frozen = freeze_binary(self._wrapped, "binary", batch_norm=self._batches)
+        pairs = zip(plain_layers(self._wrapped), plain_layers(frozen), strict=True)
+        for layer, settled in pairs:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                give_weights(layer, settled.get_weights())
+
+
 def _chosen(model, layers) -> list[str]:
     known = {layer.name: layer for layer in plain_layers(model)}
     offered = [name for name, layer in known.items() if _possible(layer)]
@@ -177,17 +273,11 @@ def _possible(layer) -> bool:
 def _binary(layer, scale, settings):
     """The binary layer in place of a plain one, and its weights."""
     kind, arguments = _SHARED[type(layer).__name__]
-    kernel = np.asarray(_kernel(layer))
-    mean = float(np.mean(np.abs(kernel), dtype=np.float64))
-    if not np.isfinite(mean) or mean == 0:
-        raise ValueError(
-            f"The kernel of layer {layer.name!r} must be finite and not all zero, got a mean "
-            f"magnitude of {mean}: it has no signs to keep."
-        )
+    kernel, mean = _kernel(layer), _mean_magnitude(layer)
     new = kind(
         **{name: getattr(layer, name) for name in (*arguments, *_COMMON)},
         **settings,
-        scale=mean if isinstance(scale, str) and scale == "mean" else scale,
+        scale=mean if _is_mean(scale) else scale,
         dtype=layer.dtype_policy,
     )
     channels = kernel.shape[0] if kernel.ndim == 2 else kernel.shape[2]
@@ -217,3 +307,17 @@ def _plain(layer, weights):
 def _kernel(layer):
     depthwise = getattr(layer, "depthwise_kernel", None)
     return (layer.kernel if depthwise is None else depthwise).numpy()
+
+
+def _mean_magnitude(layer) -> float:
+    mean = float(np.mean(np.abs(_kernel(layer)), dtype=np.float64))
+    if not np.isfinite(mean) or mean == 0:
+        raise ValueError(
+            f"The kernel of layer {layer.name!r} must be finite and not all zero, got a mean "
+            f"magnitude of {mean}: it has no signs to keep."
+        )
+    return mean
+
+
+def _is_mean(scale) -> bool:
+    return isinstance(scale, str) and scale == "mean"

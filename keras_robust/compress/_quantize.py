@@ -23,7 +23,7 @@ from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
 from keras_robust.compress._stage import Context, check_precision, replace_layers
 from keras_robust.compress._tfmot import tfmot
-from keras_robust.compress._tied import keep_kernels
+from keras_robust.compress._tied import keep_depthwise, keep_kernels
 from keras_robust.compress._treatment import quantize_configs
 
 _PRESERVE = ("sparsity", "clusters")
@@ -38,8 +38,8 @@ class Quantize:
     Jacob et al. 2017, https://arxiv.org/abs/1712.05877: weights and activations are rounded
     in the forward pass (weights symmetric, per output channel in convolutions; activations
     per tensor), and gradients pass straight through. After `Prune` zeros stay zero, after
-    `Cluster` a kernel keeps its few values, after both it keeps both. Activation ranges
-    start from the training data.
+    `Cluster` a kernel keeps its few values, after both it keeps both, and after `Binarize` its
+    two. Activation ranges start from the training data.
 
     The model that results is a trainable fake-quantized tf_keras model, which
     `kr.export.tflite` turns into an int8 file. Save it with `model.save("model.h5")` and
@@ -125,6 +125,7 @@ class Quantize:
         _hide_untrained(wrapped)
         left = [getattr(layer, "layer", layer) for layer in wrapped.layers]
         keep_kernels([x for x in left if x.name in self.float_layers], sparse, clusters)
+        keep_depthwise(wrapped, clusters)
         if context.batches is not None:
             calibrate(wrapped, context.batches, self.calibration)
         return wrapped

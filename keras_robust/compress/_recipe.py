@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_robust._checks import check_logit_model
 from keras_robust._keras import LEGACY
-from keras_robust.compress._binarize import frozen_binary
+from keras_robust.compress._binarize import Binarize, frozen_binary
 from keras_robust.compress._cluster import Cluster
 from keras_robust.compress._factorize import Factorize
 from keras_robust.compress._flatten import flatten
@@ -32,7 +32,7 @@ from keras_robust.compress._trainer import Trainers
 _RESHAPING = (Separate, Factorize, PruneNeurons)
 # These change the weights, and come after them in this order.
 _PRUNING = (Prune, PruneByScores)
-_ORDER = (*_PRUNING, Cluster, Quantize)
+_ORDER = (*_PRUNING, Cluster, Binarize, Quantize)
 _CALIBRATION_BATCHES = 8
 # Ours to Keras's: 2 is a line an epoch there, and 1 a bar.
 _FIT_VERBOSE = {0: 0, 1: 2, 2: 1}
@@ -44,9 +44,9 @@ class Recipe:
 
     First what changes the layers: `Separate`, `Factorize` and `PruneNeurons`, in any order. Then
     what changes the weights: `Prune` (or `PruneByScores`), `Cluster`, `Quantize`, as in Deep
-    Compression (Han, Mao and Dally 2015, https://arxiv.org/abs/1510.00149). Any of them may be
-    left out. `Cluster` and `Quantize` are TF-MOT's and need tf_keras, the others run under
-    either Keras.
+    Compression (Han, Mao and Dally 2015, https://arxiv.org/abs/1510.00149); `Binarize` goes in
+    the place of `Prune` and `Cluster`. Any of them may be left out. `Cluster` and `Quantize` are
+    TF-MOT's and need tf_keras, the others run under either Keras.
 
     Args:
         stages: objects of these classes in this order, each class at most once.
@@ -175,19 +175,23 @@ class Recipe:
             sparse = sparse or isinstance(stage, _PRUNING)
             if isinstance(stage, Cluster):
                 clusters = stage.most
+            elif isinstance(stage, Binarize):
+                clusters = 2
         return contexts
 
 
 def _check_binary(model, stages) -> None:
     """Raises where kernels of two values would be trained apart."""
     found = frozen_binary(model)
+    if isinstance(stages[0], Binarize):
+        return  # Trained as binary weights again.
     kept = all(isinstance(s, Quantize) and "clusters" in (s.preserve or ()) for s in stages)
     if found and not kept:
         name, value = next(iter(found.items()))
         raise ValueError(
             f"`model` has binary weights in the layers {list(found)} (+{value:g} and -{value:g} in "
             f"{name!r}), as kr.compress.freeze_binary leaves them, and training would give them "
-            "other values again. Run the recipe first, then binarize, and freeze last; or write "
+            "other values again. Let kr.compress.Binarize() be a stage of the recipe; or write "
             "the int8 file without one: kr.export.tflite(model, path, representative=x). "
             'Quantize(preserve=("clusters",)) on its own keeps two values a kernel.'
         )
@@ -245,6 +249,10 @@ def _refusals() -> dict:
         (Prune, PruneByScores): again,
         (PruneByScores, Prune): again,
         (Cluster, PruneNeurons): trained.format("different values of the shared ones"),
+        (Binarize, PruneNeurons): trained.format("real weights of the two values"),
+        (Binarize, Cluster): "two values a kernel are a codebook of two already",
+        (Cluster, Binarize): "its two values a kernel would take the place of the shared ones",
+        (Quantize, Binarize): "int8 is the last step; the two values would be float again",
     }
     for kind in _PRUNING:
         why[Cluster, kind] = (
@@ -252,10 +260,13 @@ def _refusals() -> dict:
         )
         why[Quantize, kind] = "int8 is the last step; the pruned weights would be float again"
         why[kind, PruneNeurons] = trained.format("weights of the zeros")
+        why[Binarize, kind] = "zeros would be a third value, and take more bits than they save"
+        why[kind, Binarize] = "binary weights have no zeros; leave out one of the two"
     for new in _RESHAPING:
         why[Quantize, new] = "int8 is the last step; it has no float layers left"
     for new in (Separate, Factorize):
         why[Cluster, new] = mixed.format("shared values")
+        why[Binarize, new] = mixed.format("two values")
         why |= {(kind, new): mixed.format("zeros") for kind in _PRUNING}
     return why
 
@@ -269,7 +280,8 @@ def _check_order(first, second) -> None:
     if why is not None:
         raise ValueError(
             f"`stages` has {second.__name__} after {first.__name__}: {why}. The order is Separate, "
-            "Factorize and PruneNeurons, then Prune or PruneByScores, then Cluster, Quantize."
+            "Factorize and PruneNeurons, then Prune or PruneByScores, then Cluster (or Binarize "
+            "in the place of these), then Quantize."
         )
 
 

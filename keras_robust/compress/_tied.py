@@ -40,9 +40,26 @@ def keep_kernels(layers, sparse: bool, clusters: int | None = None) -> None:
         clusters: a kernel of at most so many values stays of so many; None for none.
     """
     for variable in (own for layer in layers for own in variables_of(layer).values()):
-        values = value_of(variable)
-        distinct = np.unique(values).size
-        if clusters is not None and distinct <= clusters and distinct < values.size:
-            constrain(variable, Tied(variable))
-        elif sparse and np.any(values == 0):
-            constrain(variable, Masked(variable, values != 0))
+        if not _tie(variable, clusters) and sparse and np.any(value_of(variable) == 0):
+            constrain(variable, Masked(variable, value_of(variable) != 0))
+
+
+def keep_depthwise(wrapped, clusters: int | None) -> None:
+    """Makes the depthwise kernels of a fake-quantized model keep their few values.
+
+    TF-MOT has no cluster-preserving quantizer for them.
+    """
+    for wrapper in wrapped.layers:
+        if type(getattr(wrapper, "layer", None)).__name__ == "DepthwiseConv2D":
+            for variable, _, _ in getattr(wrapper, "_weight_vars", ()):
+                _tie(variable, clusters)
+
+
+def _tie(variable, clusters: int | None) -> bool:
+    """Whether the values of `variable` are few enough to be kept; if so, they will be."""
+    values = value_of(variable)
+    distinct = np.unique(values).size
+    few = clusters is not None and distinct <= clusters and distinct < values.size
+    if few:
+        constrain(variable, Tied(variable))
+    return few

@@ -186,6 +186,15 @@ def test_compress_by_layers_alone_needs_no_tfmot(capsys, archive, saved, tmp_pat
     assert {path.name for path in out.iterdir()} == names
     small = keras.saving.load_model(out / "shrunk.keras")
     assert small.get_layer("wide").units == 8
+    settings = ["--binarize", "--no-quantize"]
+    code, text, errors = call(capsys, "compress", *data, *settings, *wide[:-1], tmp_path / "binary")
+    assert code == 0 and "binarized" in text, errors
+    assert {path.name for path in (tmp_path / "binary").iterdir()} == {
+        "binarized.keras",
+        "model.tflite",
+    }
+    binary = keras.saving.load_model(tmp_path / "binary" / "binarized.keras")
+    assert np.unique(binary.get_layer("wide").kernel).size == 2
 
 
 def test_file_of_the_other_keras_is_taken(capsys, archive, tmp_path):

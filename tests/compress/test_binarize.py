@@ -5,9 +5,22 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust._batch_norm import measure_batch_norm
 from keras_robust._keras import LEGACY, keras
-from keras_robust.compress import binarize, freeze_binary
+from keras_robust.compress import (
+    Binarize,
+    Factorize,
+    Prune,
+    PruneByScores,
+    PruneNeurons,
+    Recipe,
+    Separate,
+    binarize,
+    freeze_binary,
+)
 from keras_robust.compress._binarize import frozen_binary
+from keras_robust.compress._kernels import Kernel
+from keras_robust.export._interpreter import load
 from keras_robust.layers import BinaryConv2D, BinaryDense
 
 X = np.random.default_rng(0).uniform(size=(5, 8, 8, 2)).astype("float32")
@@ -210,3 +223,140 @@ def small_frozen():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(64, 4)).astype("float32"), rng.integers(0, 3, 64)
     return frozen, tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+
+
+def values_of(model, name):
+    return np.unique(kernel_of(model.get_layer(name)))
+
+
+def test_the_stage_leaves_two_values(tools, tmp_path):
+    """After another stage, trained adversarially; for the packed file and for int8."""
+    model = tools.model()
+    before = model.get_weights()
+    stages = [PruneNeurons(0.25, layers=["conv_b"]), Binarize(layers=["conv_b", "hidden"])]
+    result = Recipe(stages).run(
+        model,
+        tools.dataset(),
+        fine_tune=lambda m: kr.AdversarialTraining(m, kr.attacks.FGSM(0.03)),
+        optimizer=keras.optimizers.Adam(0.01),
+        epochs=[1, 6],
+        verbose=0,
+    )
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    stage = result.stages[1]
+    assert stage.name == "binarized" and not stage.broken
+    assert stage.history["robust_accuracy"][-1] > 0.5  # of 4 classes
+    small = result.model
+    assert not any(isinstance(layer, (BinaryConv2D, BinaryDense)) for layer in small.layers)
+    assert small.get_layer("conv_b").kernel.shape == (3, 3, 8, 6)
+    for name in ("conv_b", "hidden"):
+        low, high = values_of(small, name)
+        assert -low == high > 0
+    assert values_of(small, "conv_a").size == 72
+    rows = kr.compress.size_report(small).weights
+    (row,) = [row for row in rows if row["layer"] == "conv_b" and row["weight"] == "kernel"]
+    assert row["distinct"] == 2 and row["packed"] <= 9 * 8 * 6 / 8 + 48
+    x, _ = tools.data(64)
+    kr.export.tflite(small, tmp_path / "int8.tflite", representative=x)
+    interpreter = load(tmp_path / "int8.tflite")
+    shapes = {(6, 3, 3, 8), (12, 24)}
+    for detail in interpreter.get_tensor_details():
+        if tuple(detail["shape"]) in shapes and detail["dtype"] == np.int8:
+            codes = interpreter.get_tensor(detail["index"])
+            assert np.unique(codes).tolist() == [-127, 127]
+            shapes.remove(codes.shape)
+    assert not shapes
+
+
+def drawn(tools, seed):
+    layers = keras.layers
+    start = keras.initializers.GlorotUniform(seed=1)
+    model = keras.Sequential(
+        [
+            keras.Input(tools.shape),
+            layers.Flatten(),
+            layers.Dense(8, use_bias=False, kernel_initializer=start, name="hidden"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(),
+            layers.Dense(tools.classes, kernel_initializer=start, name="logits"),
+        ]
+    )
+    stage = Binarize(stochastic=True)
+    return Recipe([stage]).run(model, tools.dataset(), epochs=2, verbose=0, seed=seed).model
+
+
+def test_drawn_weights_repeat_and_leave_the_statistics_of_their_signs(tools):
+    model, again, other = (drawn(tools, seed) for seed in (0, 0, 1))
+    for one, two in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert np.any(model.get_layer("hidden").kernel != other.get_layer("hidden").kernel)
+    norm = model.get_layer("norm")
+    found = [np.array(norm.moving_mean), np.array(norm.moving_variance)]
+    measure_batch_norm(model, tools.dataset().take(8))
+    np.testing.assert_allclose(found[0], norm.moving_mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], norm.moving_variance, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stages", "match"),
+    [
+        ([Prune(0.5), Binarize()], "Binarize after Prune: binary weights have no zeros"),
+        ([Binarize(), Prune(0.5)], "Prune after Binarize: zeros would be a third value"),
+        ([PruneByScores(0.5), Binarize()], "binary weights have no zeros"),
+        ([Binarize(), PruneNeurons(0.5)], "real weights of the two values again"),
+        ([Binarize(), Separate()], "the two values would be lost"),
+        ([Binarize(), Factorize(rank=2)], "the two values would be lost"),
+        ([Binarize(), Binarize(stochastic=True)], "Binarize twice"),
+    ],
+)
+def test_orders_that_are_refused(stages, match):
+    with pytest.raises(ValueError, match=match):
+        Recipe(stages)
+
+
+@pytest.mark.skipif(not LEGACY, reason="TF-MOT needs tf_keras")
+def test_orders_with_tfmot_that_are_refused():
+    cluster, quantize = kr.compress.Cluster(4), kr.compress.Quantize()
+    for stages, match in (
+        ([Binarize(), cluster], "Cluster after Binarize: two values .* codebook of two already"),
+        ([cluster, Binarize()], "Binarize after Cluster: its two values"),
+        ([quantize, Binarize()], "Binarize after Quantize: int8 is the last step"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Recipe(stages)
+
+
+def test_the_stage_refuses_before_training(tools):
+    with pytest.raises(ValueError, match="`stochastic` must be True or False, got 1"):
+        Binarize(stochastic=1)
+    with pytest.raises(ValueError, match="`scale` must be"):
+        Binarize(scale="median")
+    with pytest.raises(TypeError, match="`layers` must be a sequence of layer names"):
+        Binarize(layers="hidden")
+
+    def never(model):
+        raise AssertionError("training started")
+
+    model = tools.model()
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(np.zeros(kernel.shape))
+    for layers, match in (
+        (["nothing"], r"`layers` names \['nothing'\]"),
+        (["hidden"], "kernel of layer 'hidden' must be finite and not all zero"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Recipe([PruneNeurons(0.25, layers=["conv_b"]), Binarize(layers)]).run(
+                model, tools.dataset(), fine_tune=never, verbose=0
+            )
+
+
+def test_a_third_value_breaks_the_promise():
+    def told(*values):
+        kernel = Kernel("a", "kernel", np.float32([values]))
+        return Binarize().broken({}, {("a", "kernel"): kernel}, ["a"], None)
+
+    assert told(0.5, -0.5, 0.5) == told(0.5, 0.5) == []
+    assert told(0.5, -0.5, 0.25) == ["layer 'a': 3 different values, not +H and -H"]
+    assert told(0.0, 0.0) and told(0.5, -0.4) and told(np.nan, 1.0)
+    assert Binarize().broken({}, {("b", "kernel"): Kernel("b", "kernel", np.eye(3))}, [], 0) == []

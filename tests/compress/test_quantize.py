@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
-from keras_robust.compress import Quantize, load
+from keras_robust.compress import Binarize, Quantize, Recipe, load
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
+from keras_robust.export._interpreter import load as interpreter_of
 
 pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
 layers = keras.layers
@@ -171,3 +173,32 @@ def test_quantized_after_training_without_a_recipe(tools):
         np.testing.assert_array_equal(old, new)
     with pytest.raises(ValueError, match="`calibration` must be one of"):
         Quantize(calibration="max")
+
+
+def test_binary_kernels_stay_so_through_quantization_aware_training(tools, tmp_path):
+    """Depthwise ones too, for which TF-MOT has no quantizer that keeps clusters."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input(tools.shape),
+            layers.Conv2D(8, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3),
+            layers.Flatten(),
+            layers.Dense(tools.classes),
+        ]
+    )
+    result = Recipe([Binarize(), Quantize()]).run(model, tools.dataset(), epochs=2, verbose=0)
+    for stage in result.stages:
+        assert not stage.broken
+        assert [row["distinct_after"] for row in stage.layers] == [2, 2, 2]
+    kr.export.tflite(result.model, tmp_path / "binary.tflite")
+    interpreter = interpreter_of(tmp_path / "binary.tflite")
+    shapes = {(8, 3, 3, 1), (1, 3, 3, 8), (4, 128)}
+    for detail in interpreter.get_tensor_details():
+        if tuple(detail["shape"]) in shapes and detail["dtype"] == np.int8:
+            codes = interpreter.get_tensor(detail["index"])
+            assert np.unique(codes).size == 2
+            shapes.remove(codes.shape)
+    assert not shapes
