@@ -55,16 +55,20 @@ class ProximalGroupLasso(keras.callbacks.Callback):
         self._step = tf.function(self._shrink, autograph=False)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._before = int(self.model.optimizer.iterations)
+        self._before = self._iterations()
 
     def on_train_batch_end(self, batch, logs=None):
         optimizer = self.model.optimizer
         # Several at once with `steps_per_execution`, or where the objective takes several.
-        steps = int(optimizer.iterations) - self._before
+        steps = self._iterations() - self._before
         rate = optimizer.learning_rate
         if callable(rate):  # tf_keras returns the schedule itself.
             rate = rate(optimizer.iterations)
-        self._step(tf.convert_to_tensor(float(rate) * steps, tf.float32))
+        self._step(tf.cast(tf.convert_to_tensor(rate), tf.float32) * float(steps))
+
+    def _iterations(self) -> int:
+        # Not int() of the variable, which under tf_keras may be mirrored over several devices.
+        return int(tf.convert_to_tensor(self.model.optimizer.iterations))
 
     def _shrink(self, rate):
         for kernel in self._kernels:

@@ -61,7 +61,7 @@ class OverfittingGuard(Remembering):
     @property
     def collapsed(self) -> bool:
         """Whether training has collapsed and goes on with `fallback`."""
-        return self.created is not None and bool(self._collapsed)
+        return self.created is not None and bool(_value(self._collapsed))
 
     def create_variables(self, trainer, model):
         if not isinstance(trainer, AdversarialTraining):
@@ -93,7 +93,7 @@ class OverfittingGuard(Remembering):
         if self.every is None:
             return
         self._steps.assign_add(1)
-        if int(self._steps) % self.every == 0:
+        if _value(self._steps) % self.every == 0:
             self._check()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -108,12 +108,12 @@ class OverfittingGuard(Remembering):
 
     def _check(self) -> float:
         """Measures, keeps the weights if they are the best, acts if they have collapsed."""
-        accuracy = self._robust_accuracy()
-        if accuracy >= float(self._best):
+        accuracy, best = self._robust_accuracy(), _value(self._best)
+        if accuracy >= best:
             self._best.assign(accuracy)
             for good, variable in zip(self._good, self._trained.variables):
                 good.assign(tf.convert_to_tensor(variable))
-        elif accuracy < float(self._best) - self.drop:
+        elif accuracy < best - self.drop:
             self._act(accuracy)
         return accuracy
 
@@ -121,7 +121,7 @@ class OverfittingGuard(Remembering):
         for good, variable in zip(self._good, self._trained.variables):
             variable.assign(good)
         what = (
-            f"Robust accuracy on held-out images fell from {float(self._best):.3f} to "
+            f"Robust accuracy on held-out images fell from {_value(self._best):.3f} to "
             f"{accuracy:.3f}: the best weights are put back, and training"
         )
         if self.collapsed:
@@ -144,3 +144,8 @@ class OverfittingGuard(Remembering):
             found = tf.argmax(call_logits(self._trained, x_adv), axis=-1, output_type=tf.int32)
             right.append(found.numpy() == y.numpy())
         return float(np.mean(np.concatenate(right)))
+
+
+def _value(variable):
+    """That of a scalar variable, which tf_keras mirrors over several devices."""
+    return variable.numpy().item()
