@@ -67,15 +67,28 @@ class Distillation(AdversarialTraining):
             )
         method = "ard" if method is None else method
         objective = Distil(teachers, temperature, alpha, method, mean, weights, trust, attacked)
-        if any(teacher is student for teacher in objective.teachers):
+        super().__init__(student, attack, objective, **kwargs)
+        if any(_is_same(teacher, student) for teacher in objective.teachers):
             raise ValueError(
                 "`teachers` holds the student itself, which would follow its own every step. For "
-                "self-distillation give a copy: copy = keras.models.clone_model(student); "
+                "self-distillation train a clone with new weights, "
+                "kr.Distillation(keras.models.clone_model(model), teachers=[model]), or give a "
+                "copy as teacher: copy = keras.models.clone_model(student); "
                 "copy.set_weights(student.get_weights())."
             )
-        super().__init__(student, attack, objective, **kwargs)
         for index, teacher in enumerate(objective.teachers):
             _check_classes(student, teacher, f"teachers[{index}]")
+
+
+def _is_same(teacher, student) -> bool:
+    """Whether both are one network, perhaps behind another model object."""
+    if teacher is student:
+        return True
+    if not (student.built and getattr(teacher, "built", False)):
+        return False  # Without variables yet.
+    own = {id(variable) for variable in student.variables}
+    theirs = {id(variable) for variable in teacher.variables}
+    return bool(theirs) and own.issuperset(theirs)
 
 
 def _check_classes(student, teacher, argument):

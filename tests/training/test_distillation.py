@@ -45,6 +45,20 @@ def test_robust_distillation_makes_a_robust_student(cnn, blobs, teacher, method,
     assert logs["val_accuracy"][-1] > 0.9 and logs["val_robust_accuracy"][-1] > 0.7
 
 
+def test_a_network_teaches_its_clone_and_no_more(cnn, blobs, teacher):
+    """Self-distillation: born again from new weights, while the first one stays what it was."""
+    x, y = blobs(96)
+    kept, student = teacher.get_weights(), keras.models.clone_model(teacher)
+    agree = [np.mean(np.argmax(student(x), 1) == np.argmax(teacher(x), 1))]
+    trainer = kr.Distillation(student, [teacher], temperature=2.0, alpha=1.0)
+    trainer.compile(keras.optimizers.Adam(0.02))
+    trainer.fit(x, (y + 1) % 3, epochs=15, verbose=0)
+    agree.append(np.mean(np.argmax(student(x), 1) == np.argmax(teacher(x), 1)))
+    assert agree[0] < 0.9 and agree[1] > 0.95
+    for value, old in zip(teacher.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
 def step_for(model, teachers, **settings):
     """The loss of one step of `trainer`, as `fit` logs it with a learning rate of 0."""
 
@@ -129,6 +143,8 @@ def test_errors(cnn):
     student = cnn()
     with pytest.raises(ValueError, match="`teachers` holds the student itself"):
         kr.Distillation(student, [cnn(), student])
+    with pytest.raises(ValueError, match="`teachers` holds the student itself.*with new weights"):
+        kr.Distillation(student, keras.Model(student.inputs, student.outputs))
     with pytest.raises(ValueError, match="`teachers` is empty"):
         kr.Distillation(student, [])
     attack = kr.attacks.PGD(0.1, steps=1)
