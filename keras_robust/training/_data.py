@@ -22,6 +22,11 @@ def check_data(model, bounds, x, y, argument: str = "x", stored: bool | None = N
     Returns:
         What was looked at, `(x, y)`: the arrays or the first batch; None where nothing was.
     """
+    if x is None:
+        raise ValueError(
+            f"`{argument}` must be arrays or a tf.data.Dataset of (x, y) batches, got None. Give "
+            "images and labels, fit(x, y), or fit(dataset)."
+        )
     if isinstance(x, tf.data.Dataset):
         if y is not None:
             raise ValueError(f"`y` must be None when `{argument}` is a dataset of batches.")

@@ -1,6 +1,7 @@
 """A schedule of the radius over the first steps of training."""
 
 import dataclasses
+import numbers
 
 import tensorflow as tf
 
@@ -31,8 +32,8 @@ class Ramp:
 
     def __post_init__(self):
         check_counts(self, "steps")
-        if not 0 <= self.start <= 1:
-            raise ValueError(f"`start` must be in [0, 1], got start={self.start!r}.")
+        if not isinstance(self.start, numbers.Real) or not 0 <= self.start <= 1:
+            raise ValueError(f"`start` must be a number in [0, 1], got start={self.start!r}.")
 
     def __call__(self, step) -> tf.Tensor:
         """The share of eps at training step `step`, a float32 scalar."""

@@ -3,6 +3,7 @@
 import abc
 import json
 import math
+import os
 import pathlib
 import shutil
 import warnings
@@ -73,6 +74,10 @@ class Resume(keras.callbacks.Callback):
     def __init__(self, folder, trainer, dataset, callbacks=()):
         super().__init__()
         self._supports_tf_logs = True  # No batch waits for its logs.
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(
+                f"`resume` must be the path of a folder, got {folder!r}. Write resume='runs/1'."
+            )
         if not isinstance(dataset, tf.data.Dataset):
             raise ValueError(
                 f"`resume` needs `x` to be a tf.data.Dataset, got {type(dataset).__name__}: the "

@@ -1,6 +1,7 @@
 """An average of the weights over training, evaluated beside the weights themselves."""
 
 import contextlib
+import numbers
 
 import tensorflow as tf
 
@@ -44,8 +45,11 @@ class WeightAverage(Remembering):
 
     def __init__(self, validation_data=None, *, decay=0.999, start=0, batch_norm=None):
         super().__init__()
-        if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be in [0, 1), or None for the mean, got {decay!r}.")
+        if decay is not None and not (isinstance(decay, numbers.Real) and 0 <= decay < 1):
+            raise ValueError(
+                "`decay` must be a number in [0, 1) such as 0.999, or None for the mean, got "
+                f"{decay!r}."
+            )
         if not isinstance(start, int) or start < 0:
             raise ValueError(f"`start` must be an epoch's number >= 0, got start={start!r}.")
         check_batch_norm(batch_norm)

@@ -368,6 +368,7 @@ def test_losses_of_probabilities_are_refused(cnn, loss):
         (lambda x, y: (dataset(x, y), y), ValueError, "`y` must be None when `x` is a dataset"),
         (lambda x, y: (dataset(x, y).map(lambda x, y: x), None), ValueError, "dataset of .x, y."),
         (lambda x, y: (x, y[:-1]), ValueError, "must have the same length"),
+        (lambda x, y: (), ValueError, "`x` must be arrays or .*, got None.*Give images and labels"),
     ],
 )
 def test_wrong_data_is_refused_before_training(cnn, blobs, change, error, message):

@@ -17,7 +17,8 @@ def test_is_linear_then_one():
     [
         ({"steps": 0}, "`steps` must be an int >= 1, got steps=0"),
         ({"steps": 1.5}, "`steps` must be an int >= 1"),
-        ({"steps": 3, "start": 1.5}, r"`start` must be in \[0, 1\], got start=1.5"),
+        ({"steps": 3, "start": 1.5}, r"`start` must be a number in \[0, 1\], got start=1.5"),
+        ({"steps": 3, "start": "a"}, r"`start` must be a number in \[0, 1\], got start='a'"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -194,6 +194,9 @@ def test_orders_that_cannot_be_repeated_are_refused(cnn, data, blobs, tmp_path):
         make_trainer(cnn()).fit(*blobs(32), resume=tmp_path, verbose=0)
     with pytest.raises(ValueError, match="`steps_per_epoch` must be None with `resume`"):
         make_trainer(cnn()).fit(data, resume=tmp_path, steps_per_epoch=1, verbose=0)
+    for x in ((data,), blobs(32)):
+        with pytest.raises(TypeError, match="`resume` must be the path of a folder, got 3"):
+            make_trainer(cnn()).fit(*x, resume=3, verbose=0)
 
 
 def test_no_temporary_file_stays(cnn, data, tmp_path):

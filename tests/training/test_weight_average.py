@@ -123,8 +123,9 @@ def test_resumes_to_the_same_average(cnn, data, tmp_path):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\), or None"):
-        WeightAverage(decay=1.0)
+    for decay in (1.0, "a"):
+        with pytest.raises(ValueError, match=r"`decay` must be a number in \[0, 1\) .*or None"):
+            WeightAverage(decay=decay)
     with pytest.raises(ValueError, match="`start` must be an epoch's number >= 0, got start=-1"):
         WeightAverage(start=-1)
     with pytest.raises(ValueError, match="`batch_norm` must be a tf.data.Dataset"):

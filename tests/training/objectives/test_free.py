@@ -130,3 +130,5 @@ def test_settings_out_of_range_are_refused():
         Free(replays=0)
     with pytest.raises(ValueError, match="`alpha` must be a finite number >= 0, got alpha=-1"):
         Free(alpha=-1)
+    with pytest.raises(ValueError, match="`alpha` must be > 0 in units of eps, got alpha=0"):
+        Free(alpha=0)
