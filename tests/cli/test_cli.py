@@ -345,6 +345,42 @@ def test_train_on_one_mirrored_device(capsys, archive, saved, tmp_path):
     assert (tmp_path / "o.keras").exists()
 
 
+def test_train_by_two_workers(archive, saved, tmp_path):
+    """The command as it is typed: two processes that talk over loopback, one result."""
+    out, state = tmp_path / "o.keras", tmp_path / "run" / "state.npz"
+    arguments = ["--data", archive, "--batch-size", 32, "--model", saved, "--steps", 2, "--json"]
+    arguments += ["--epochs", 3, "--learning-rate", 0.02]
+    arguments += ["--workers", 2, "--resume", state.parent, "--out", out]
+    command = [sys.executable, "-m", "keras_robust.cli", "train", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)  # Of one worker: the other writes no result.
+    assert facts["model"] == str(out) and done.stderr.count("epoch 3/3") == 1
+    assert {"loss", "val_accuracy", "val_robust_accuracy"} <= facts["history"].keys()
+    assert all(len(values) == 3 for values in facts["history"].values())
+    before, after = (keras.models.load_model(path).get_weights() for path in (saved, out))
+    assert max(np.abs(a - b).max() for a, b in zip(before, after)) > 0.01
+    assert facts["history"]["val_accuracy"][-1] > 0.5  # Of three classes.
+    assert state.exists() and {path.name for path in tmp_path.iterdir()} == {
+        "blobs.npz",
+        "model.keras",
+        "o.keras",
+        "run",
+    }
+
+
+@pytest.mark.once
+def test_the_code_of_a_failed_worker_is_that_of_the_command(archive, saved, tmp_path):
+    """Data that each worker finds wrong is wrong usage: none starts again."""
+    arguments = ["--data", archive, "--batch-size", 64, "--image-size", 9, "--model", saved]
+    arguments += ["--workers", 2, "--out", tmp_path / "o.keras"]
+    command = [sys.executable, "-m", "keras_robust.cli", "train", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "start again" not in done.stderr
+    assert "ended with exit code 2" in done.stderr
+    assert done.stdout == "" and not (tmp_path / "o.keras").exists()
+
+
 def test_served_models_are_named_by_their_address(capsys, archive, saved):
     address = "http://127.0.0.1:9/v1/models/m?a=b"
     code, _, errors = call(capsys, "evaluate", f"live={address}", "--data", archive, "--limit", 9)
