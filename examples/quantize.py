@@ -1,6 +1,6 @@
 """Fewer bits for an adversarially trained network: file formats, codebooks, and which layers hurt.
 
-python examples/quantize.py           # Fashion-MNIST, about an hour on one core
+python examples/quantize.py           # Fashion-MNIST, half an hour on one core
 python examples/quantize.py --quick   # a few rows on little data, a minute
 
 One small network is trained against PGD, then (1) written in every number format, (2) clustered
@@ -8,6 +8,16 @@ from every start, dense and 90% pruned, right after and fine-tuned, and (3) roun
 layer at a time, with the most sensitive layer spared. Robust means right under PGD-20 on the
 cross-entropy and on the margin both. A file has no gradients: it meets the examples made on its
 twins. Rows in --output are not made again.
+
+Of what was measured on 500 images, whose intervals reach 4 points to either side (the rest is in
+docs/quantization.md):
+
+                               bytes  clean %  robust %
+float                      1,689,972     86.0      73.4
+int8, representative         432,240     86.0      73.4
+int8, trained                429,856     85.8      73.2
+16 values, linear             61,924     85.0      66.6
+16 values, kmeans++          173,897     84.8      71.2
 """
 
 import argparse
