@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_robust.compress._graph import plain_layers
+
 _ATTRIBUTES = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
@@ -27,9 +29,12 @@ class Kernel(NamedTuple):
 
 
 def kernels(model) -> dict[tuple[str, str], Kernel]:
-    """The kernels of a plain or fake-quantized flat model, by (layer name, attribute)."""
+    """The kernels of a plain or fake-quantized model, by (layer name, attribute).
+
+    Those of models inside it too, which only tf_keras's recipes flatten.
+    """
     found = {}
-    for layer in model.layers:
+    for layer in plain_layers(model):
         wrapped = hasattr(layer, "_weight_vars") and hasattr(layer, "layer")
         for kernel in _quantized(layer) if wrapped else _plain(layer):
             found[kernel.layer, kernel.attribute] = kernel

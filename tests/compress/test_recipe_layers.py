@@ -6,6 +6,7 @@ import pytest
 import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import (
+    Binarize,
     Cluster,
     Factorize,
     Prune,
@@ -88,6 +89,15 @@ def test_later_stages_are_checked_on_the_layers_that_earlier_ones_make(tools):
 def test_orders_that_lose_what_was_made(stages, match):
     with pytest.raises(ValueError, match=match):
         Recipe(stages)
+
+
+def test_kernels_of_models_inside_are_reported_and_checked(tools):
+    inputs = keras.Input(tools.shape)
+    nested = keras.Model(inputs, tools.model()(inputs))
+    result = Recipe([Binarize(["hidden"])]).run(nested, tools.dataset(64), epochs=1, verbose=0)
+    found = {row["name"]: row["distinct_after"] for row in result.stages[0].layers}
+    assert set(found) == {"conv_a", "conv_b", "hidden", "out"} and found["hidden"] == 2
+    assert found["conv_b"] > 2 and "conv_b" in result.summary()
 
 
 def test_a_subclassed_model_is_refused(tools):
