@@ -10,6 +10,9 @@ from keras_robust.evaluation._plots_labels import label_points
 _INCHES = (15.0, 6.6)
 _PANELS = {"clean": "clean accuracy (%)", "robust": "robust accuracy (%)"}
 _BEATEN, _DARK = "#8a94a3", "#1d2530"
+# Beaten points this many times as far below the median as the best is above it, or as 5 points,
+# would press all others together: they stand on the panel's lower edge.
+_FAR_BELOW, _SPREAD = 4, 5.0
 
 
 def pareto_front(points, key: str) -> list[str]:
@@ -38,6 +41,8 @@ def pareto_front(points, key: str) -> list[str]:
 
 def size_plot(points, path, title: str, *, panels=None) -> Path:
     """Saves accuracies against size, a panel for each, with its front as steps.
+
+    What is beaten and far below all others stands on the lower edge, its accuracy by its name.
 
     Args:
         points: dict name -> dict with `bytes`, and for each panel its accuracy in [0, 1]; where
@@ -90,15 +95,16 @@ def _check(points, panels):
 
 def _panel(axes, points, key, label, groups) -> list:
     """Draws one panel, and returns the lines of its front."""
-    front = pareto_front(points, key)
+    front, edge = pareto_front(points, key), _edge(points, key)
     for name, point in points.items():
         on = name in front
         x, y = point["bytes"] / 1000, 100 * point[key]
         low, high = (100 * end for end in point.get(f"{key}_interval", (point[key], point[key])))
-        axes.plot([x, x], [low, high], color="#c9d0da", linewidth=1.0, zorder=1)
+        if y >= edge:
+            axes.plot([x, x], [low, high], color="#c9d0da", linewidth=1.0, zorder=1)
         axes.plot(
             x,
-            y,
+            max(y, edge),
             color=mark_of(0).color if on else _BEATEN,
             marker=mark_of(groups.index(point.get("group", ""))).marker,
             markersize=7.5 if on else 6,
@@ -117,15 +123,29 @@ def _panel(axes, points, key, label, groups) -> list:
     axes.plot(*zip(*corners), color=mark_of(0).color, linewidth=1.3, zorder=2)
     axes.set_xlabel("bytes on disk (KB, logarithmic)")
     axes.set_ylabel(label)
-    _limits(axes, [100 * point[key] for point in points.values()])
+    _limits(axes, [max(100 * point[key], edge) for point in points.values()])
     return list(zip(corners, corners[1:]))
+
+
+def _edge(points, key) -> float:
+    """Where in % points stand that are far below: under the worst of the others."""
+    values = sorted(100 * point[key] for point in points.values())
+    median, best = values[len(values) // 2], values[-1]
+    far = median - _FAR_BELOW * max(best - median, _SPREAD)
+    front = min(100 * points[name][key] for name in pareto_front(points, key))
+    worst = min(front, *(value for value in values if value >= far))
+    return worst - _room(worst, best) if values[0] < worst else worst
 
 
 def _limits(axes, values):
     """Room around the points; bars may leave it."""
     low, high = min(values), max(values)
-    room = max(0.06 * (high - low), 2.0)
+    room = _room(low, high)
     axes.set_ylim(max(0.0, low - room), min(100.0, high + room))
+
+
+def _room(low, high) -> float:
+    return max(0.06 * (high - low), 2.0)
 
 
 def _legend(figure, axes, groups):
@@ -143,9 +163,10 @@ def _legend(figure, axes, groups):
 
 def _places(points, key):
     """Those on the front choose their places first."""
-    front = pareto_front(points, key)
-    names = front + [name for name in points if name not in front]
-    return [
-        (points[n]["bytes"] / 1000, 100 * points[n][key], n, _DARK if n in front else _BEATEN)
-        for n in names
-    ]
+    front, edge = pareto_front(points, key), _edge(points, key)
+    places = []
+    for name in front + [name for name in points if name not in front]:
+        y, color = 100 * points[name][key], _DARK if name in front else _BEATEN
+        label = name if y >= edge else f"{name}: {y:.1f} ↓"
+        places.append((points[name]["bytes"] / 1000, max(y, edge), label, color))
+    return places

@@ -57,6 +57,19 @@ def test_vector_picture_holds_every_name(tmp_path):
     assert all(part in text for part in (">.tflite<", ">on the front<", ">95% interval<"))
 
 
+def test_what_is_far_below_stands_on_the_lower_edge(tmp_path):
+    broken = {"bytes": 300_000, "clean": 0.1, "robust": 0.45}
+    points = {**POINTS, "int4": {**POINTS["int8"], "bytes": 90_000}, "broken": broken}
+    del points["binary"]
+    text = size_plot(points, tmp_path / "plot.svg", "Sizes").read_text()
+    # Far below in clean accuracy alone, whose axis begins near the others.
+    assert text.count(">broken: 10.0 ↓<") == text.count(">broken<") == 1
+    assert ">40<" not in text and ">85<" in text
+    # What is on the front has its place, however bad it is.
+    small = {**points, "broken": {**broken, "bytes": 10_000}}
+    assert "↓" not in size_plot(small, tmp_path / "plot.svg", "Sizes").read_text()
+
+
 @pytest.mark.parametrize(
     ("points", "message"),
     [
