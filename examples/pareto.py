@@ -32,9 +32,9 @@ import time
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf
+from _pareto_rows import QUICK_ROWS, plans
 
 import keras_robust as kr
-from keras_robust._keras import keras
 from keras_robust.evaluation import pareto_front, size_plot
 from keras_robust.export import TFLiteModel
 
@@ -54,6 +54,7 @@ class Task:
         images: of the test set, for all accuracies.
         augmented: training images are moved and mirrored.
         limit: of the training images.
+        lasso: weight of the group lasso on filters and units.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Task:
     queries: int = 300
     augmented: bool = False
     limit: int | None = None
+    lasso: float = 0.006
 
 
 TASKS = {
@@ -76,55 +78,6 @@ TASKS = {
     ),
 }
 QUICK = Task("Fashion-MNIST, a part", "embedded", (), 0.1, (40, 8), 100, 1, False, 20, limit=2000)
-QUICK_ROWS = ("dense", "float16", "pruned 90%", "pruned 90%, 16 values")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How a row is made: of the model of `parent`, by `make(world, model)`.
-
-    `mode` is the .tflite file's, for rows that only such a file has.
-    """
-
-    parent: str | None
-    make: object
-    mode: str | None = None
-
-
-def plans() -> dict:
-    stages = kr.compress
-
-    def prune(sparsity):
-        # One threshold over all layers: the small first convolution keeps most of its weights.
-        return stages.Prune(sparsity, scope="global")
-
-    cluster, int8 = stages.Cluster, stages.Quantize("int8")
-    kept = stages.Quantize("int8", preserve=("sparsity", "clusters"))
-    return {
-        "dense": Plan(None, trained),
-        "float16": Plan("dense", same, "float16"),
-        "dynamic range": Plan("dense", same, "dynamic"),
-        "int8 after training": Plan("dense", rounded),
-        "int8": stage("dense", int8),
-        "pruned 80%": stage("dense", prune(0.8)),
-        "pruned 90%": stage("dense", prune(0.9)),
-        "pruned 95%": stage("dense", prune(0.95)),
-        "16 values": stage("dense", cluster(16)),
-        "pruned 90%, 16 values": stage("pruned 90%", cluster(16)),
-        "pruned 90%, 16 values, int8": stage("pruned 90%, 16 values", kept),
-        "pruned 95%, 16 values": stage("pruned 95%", cluster(16)),
-        "half the units": stage("dense", stages.PruneNeurons(0.5)),
-        "half, pruned 80%, 16 values": stage("half the units", prune(0.8), cluster(16)),
-        "student": Plan("dense", student),
-        "student, pruned 60%, 16 values": stage("student", prune(0.6), cluster(16)),
-        "factorized": stage("dense", stages.Factorize(budget=0.25)),
-        "binary": Plan("dense", binary),
-        "half, int8": stage("half the units", int8),
-        "student, int8": stage("student", int8),
-        "factorized, pruned 80%, 16 values": stage("factorized", prune(0.8), cluster(16)),
-        "4 values": stage("dense", cluster(4)),
-        "separated": stage("dense", stages.Separate()),
-    }
 
 
 def main(arguments=None) -> dict:
@@ -156,7 +109,7 @@ class World:
         data = self.load()
         self.shape, self.seen = data.input_shape, len(data.train) * BATCH
         self.x, self.y = kr.data.arrays(data.test, task.images)
-        self.some, _ = kr.data.arrays(data.train, 300)
+        self.some, self.labels = kr.data.arrays(data.train, 300)
         self.kept = folder / "rows.json"
         self.rows = json.loads(self.kept.read_text()) if self.kept.exists() else {}
 
@@ -209,7 +162,13 @@ class World:
             sizes["krz"] = kr.compress.pack(model, paths["krz"])
             self.models.pop(name, None)
             model = self.model(name)
-        exported = kr.export.tflite(model, paths["tflite"], mode=mode, check=self.x[:100])
+        exported = kr.export.tflite(
+            model,
+            paths["tflite"],
+            representative=self.some if mode == "int16x8" else None,
+            mode=mode,
+            check=self.x[:100],
+        )
         sizes["tflite"] = exported.bytes
         kind = min((kind for kind in sizes if sizes[kind]), key=sizes.get)
         return sizes | {"mode": exported.mode, "bytes": sizes[kind], "group": f".{kind}"}
@@ -248,7 +207,7 @@ class World:
         }
 
     def finish(self) -> dict:
-        """Prints the table with its fronts, and writes the numbers and the picture."""
+        """Prints the table with its fronts, and writes the numbers, the picture and table.md."""
         fronts = {key: pareto_front(self.rows, key) for key in ("clean", "robust")}
         task = self.task
         results = {
@@ -265,25 +224,32 @@ class World:
         size_plot(self.rows, self.folder / "pareto.png", title)
         print(f"\n{title}, {self.seen:,} training images; c, r: on the clean, robust front")
         print(HEAD)
+        table = [f"| | {' | '.join(NAMES)} | front |", f"|---|{'--:|' * len(NAMES)}---|"]
         for name, row in sorted(self.rows.items(), key=lambda item: -item[1]["bytes"]):
-            marks = "".join(key[0] if name in names else " " for key, names in fronts.items())
-            print(f"{line(name, row)}  {marks}")
+            on = [key for key, names in fronts.items() if name in names]
+            print(f"{line(name, row)}  {''.join(key[0] for key in on)}")
+            table.append(f"| {' | '.join([name, *cells(row), ', '.join(on)])} |")
+        (self.folder / "table.md").write_text("\n".join(table) + "\n")
         return results
 
 
-HEAD = (
-    f"{'':36}{'.tflite':>10}{'.krz':>11}{'on disk':>11}{'clean %':>9}{'robust %':>10}"
-    f"{'95%':>13}{'us':>6}"
-)
+NAMES, WIDTHS = (".tflite", ".krz", "clean %", "robust % (95%)", "us"), (11, 11, 9, 22, 6)
+HEAD = " " * 36 + "".join(f"{name:>{width}}" for name, width in zip(NAMES, WIDTHS))
+
+
+def cells(row) -> list[str]:
+    low, high = (100 * end for end in row["robust_interval"])
+    return [
+        f"{row['tflite']:,}",
+        f"{row['krz']:,}" if row["krz"] else "",
+        f"{100 * row['clean']:.1f}",
+        f"{100 * row['robust']:.1f} ({low:.1f} to {high:.1f})",
+        f"{row['latency_us']}",
+    ]
 
 
 def line(name, row) -> str:
-    krz = f"{row['krz']:,}" if row["krz"] else ""
-    low, high = (100 * end for end in row["robust_interval"])
-    return (
-        f"{name:36}{row['tflite']:10,}{krz:>11}{row['bytes']:11,}{100 * row['clean']:9.1f}"
-        f"{100 * row['robust']:10.1f}{f'{low:.1f}-{high:.1f}':>13}{row['latency_us']:6}"
-    )
+    return f"{name:36}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells(row), WIDTHS))
 
 
 def attacks(task) -> dict:
@@ -293,76 +259,6 @@ def attacks(task) -> dict:
         found["PGD-20 on the margin"] = kr.attacks.PGD(task.eps, steps=20, loss="margin")
     found["Square"] = kr.attacks.Square(task.eps, queries=task.queries)
     return found
-
-
-def stage(parent, *stages) -> Plan:
-    """Stages of a recipe, each fine-tuned adversarially."""
-
-    def make(world, model):
-        steps = world.task.steps[1]
-        for one in stages:
-            result = kr.compress.Recipe([one]).run(
-                model,
-                world.batches(steps),
-                fine_tune=lambda m: kr.AdversarialTraining(m, world.attack()),
-                epochs=1,
-                optimizer=adam(one.learning_rate, steps),
-                verbose=0,
-            )
-            model = result.model
-        return model
-
-    return Plan(parent, make)
-
-
-def same(world, model):
-    return model
-
-
-def rounded(world, model):
-    return kr.compress.Quantize("int8").apply(model, world.some)
-
-
-def trained(world, _):
-    model = kr.zoo.small_cnn(world.shape, seed=0)
-    steps = world.task.steps[0]
-    ramp = kr.training.Ramp(steps=steps // 10)
-    trainer = kr.AdversarialTraining(model, world.attack(), eps_ramp=ramp, attack_dtype="bfloat16")
-    return fit(trainer, model, world, 2e-3, steps)
-
-
-def binary(world, model):
-    """Signs need more steps than a stage."""
-    signs = kr.compress.binarize(model)
-    trainer = kr.AdversarialTraining(signs, world.attack())
-    fit(trainer, signs, world, 2e-3, world.task.steps[0] // 5)
-    return kr.compress.freeze_binary(signs)
-
-
-def student(world, teacher):
-    """A network of some 25 thousand weights that learns from the dense one, attacked itself."""
-    layers = keras.layers
-    model = keras.Sequential([keras.Input(world.shape), layers.Rescaling(2.0, -1.0)])
-    for number, filters in enumerate((12, 24)):
-        start = keras.initializers.GlorotUniform(seed=number)
-        model.add(layers.Conv2D(filters, 3, 2, "same", activation="relu", kernel_initializer=start))
-    model.add(layers.Flatten())
-    for number, (units, activation) in enumerate(((16, "relu"), (10, None))):
-        start = keras.initializers.GlorotUniform(seed=2 + number)
-        model.add(layers.Dense(units, activation, kernel_initializer=start))
-    trainer = kr.Distillation(model, teacher, 2.0, 0.9, world.attack(), method="rslad")
-    return fit(trainer, model, world, 2e-3, world.task.steps[0] // 3)
-
-
-def fit(trainer, model, world, rate, steps):
-    keras.utils.set_random_seed(0)
-    trainer.compile(adam(rate, steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    trainer.fit(world.batches(steps), verbose=0)
-    return model
-
-
-def adam(rate, steps):
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
 
 
 def write_json(path, content) -> None:

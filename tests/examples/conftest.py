@@ -27,6 +27,7 @@ def load_example(monkeypatch):
         monkeypatch.setenv("KERAS_ROBUST_DATA", str(DATA))
         path = ROOT / "examples" / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"{name}_example", path)
+        monkeypatch.syspath_prepend(path.parent)
         example = importlib.util.module_from_spec(spec)
         # Where dataclasses look their module up.
         monkeypatch.setitem(sys.modules, spec.name, example)

@@ -1,7 +1,9 @@
 """The example runs, its sizes are its files', and rows that are there are not made again."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,6 +47,32 @@ def test_quick(load_example, tmp_path, monkeypatch, capsys):
         shown = next(text for text in table if text.startswith(f"{name}  "))
         assert f"{row['bytes']:,}" in shown
         assert shown.endswith("r") == (name in results["fronts"]["robust"])
+    table = (folder / "table.md").read_text().splitlines()
+    assert len(table) == 2 + len(rows) and len({text.count("|") for text in table}) == 1
 
     monkeypatch.setattr(example.World, "write", None)
     assert example.main(arguments)["quick"]["rows"] == json.loads(json.dumps(rows))
+
+
+@pytest.mark.slow
+def test_rows_made_in_ways_of_their_own(load_example, tmp_path):
+    example = load_example("pareto")
+    few = dataclasses.replace(example.QUICK, steps=(15, 3), lasso=5.0)
+    world, plans = example.World(few, tmp_path), example.plans()
+
+    def made(name):
+        plan = plans[name]
+        model = plan.make(world, world.model(plan.parent) if plan.parent else None)
+        return world.write(name, model, plan.mode)
+
+    dense = made("dense")
+    for name in ("ticket of 10%", "lasso", "low rank"):
+        assert made(name)["krz"] < dense["krz"] / 2.5, name
+    assert made("int8, one layer float")["mode"] == "int8"
+    assert made("int16x8 after training")["krz"] is None
+
+    kernels = [layer.kernel for layer in world.model("ticket of 10%").layers if layer.weights]
+    zeros = sum(np.sum(np.asarray(kernel) == 0) for kernel in kernels)
+    assert 0.89 < zeros / sum(np.size(kernel) for kernel in kernels) < 0.9
+    sizes = [np.shape(world.model(name).get_layer("dense1").kernel) for name in ("dense", "lasso")]
+    assert sizes[1][0] < sizes[0][0] and sizes[1][1] < sizes[0][1]
