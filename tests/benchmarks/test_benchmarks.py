@@ -2,10 +2,8 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 import random
-import subprocess
 import sys
 
 import numpy as np
@@ -15,17 +13,6 @@ import tensorflow as tf
 pytestmark = pytest.mark.once
 
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-def run(script, *arguments):
-    """Runs a script in its own process, which pins itself to a core."""
-    return subprocess.run(
-        [sys.executable, str(FOLDER / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
-    )
 
 
 def load(name):
@@ -41,9 +28,9 @@ def load(name):
     return module
 
 
-def measured(script, folder, *options):
+def measured(run, script, folder, *options):
     path = folder / "result.json"
-    done = run(script, "--quick", "--no-peers", *options, "--output", str(path))
+    done = run(script, "--quick", "--no-peers", *options, "--output", path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(path.read_text())
     assert set(result["left_out"]) >= {"ART", "Foolbox", "CleverHans"}
@@ -53,8 +40,8 @@ def measured(script, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def train_step(tmp_path_factory):
-    return measured("train_step.py", tmp_path_factory.mktemp("train_step"))
+def train_step(run, tmp_path_factory):
+    return measured(run, "train_step.py", tmp_path_factory.mktemp("train_step"))
 
 
 def test_train_step_measures_its_parts_and_ours(train_step):
@@ -98,8 +85,8 @@ def test_train_step_trains_everybody_on_the_same_images(train_step):
     assert "Same images? 512 of them" in printed
 
 
-def test_attacks_stay_in_ball_and_bounds_and_are_counted(tmp_path):
-    result, printed = measured("attacks.py", tmp_path, "--only", "fgsm", "pgd", "deepfool")
+def test_attacks_stay_in_ball_and_bounds_and_are_counted(run, tmp_path):
+    result, printed = measured(run, "attacks.py", tmp_path, "--only", "fgsm", "pgd", "deepfool")
     inside = [row for row in result["rows"] if "robust_accuracy" in row]
     assert {row["norm"] for row in inside} == {"linf", "l1"}
     assert {row["attack"] for row in inside} == {"FGSM", "PGD-2", "PGD-2 x3"}

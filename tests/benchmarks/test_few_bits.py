@@ -1,27 +1,15 @@
 """The benchmark runs without ai-edge-quantizer, and its files are those of keras_robust."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.once
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
-
-def test_quick(tmp_path):
+def test_quick(run, tmp_path):
     path = tmp_path / "few_bits.json"
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / "few_bits.py"), "--quick", "--output", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
-    )
+    done = run("few_bits.py", "--quick", "--output", path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(path.read_text())
     assert str(tmp_path) not in path.read_text()

@@ -1,27 +1,15 @@
 """The latency benchmark runs, and its result says what was measured."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.once
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
-
-def test_quick(tmp_path):
+def test_quick(run, tmp_path):
     path = tmp_path / "latency.json"
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / "latency.py"), "--quick", "--output", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
-    )
+    done = run("latency.py", "--quick", "--output", path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(path.read_text())
     assert result["environment"]["cpu"] and str(tmp_path) not in path.read_text()

@@ -1,32 +1,16 @@
 """The benchmark of pruning's ways runs, goes on where it stopped, and prunes as far as it says."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.once
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "robust_pruning.py"
 
-
-def test_quick(tmp_path):
+def test_quick(run, tmp_path):
     path = tmp_path / "rows.json"
-    sizes = ["--limit", "512", "--epochs", "1", "1", "--sparsity", "0.9"]
-
-    def run():
-        return subprocess.run(
-            [sys.executable, str(SCRIPT), *sizes, "--output", str(path)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "TF_USE_LEGACY_KERAS": "1"},
-        )
-
-    done = run()
+    given = ["--limit", 512, "--epochs", 1, 1, "--sparsity", 0.9, "--output", path]
+    done = run("robust_pruning.py", *given, TF_USE_LEGACY_KERAS="1")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(path.read_text())
     assert rows.pop("keras").startswith("tf_keras") and len(rows) == 1 + 5 + 4
@@ -37,4 +21,4 @@ def test_quick(tmp_path):
             assert row["zeros %"] == pytest.approx(share, abs=0.1), name
         assert 0 <= row["robust %"] <= row["clean %"] <= 100
     # Rows in the file are not made again.
-    assert run().stdout == ""
+    assert run("robust_pruning.py", *given, TF_USE_LEGACY_KERAS="1").stdout == ""
