@@ -182,9 +182,9 @@ class Recipe:
 
 def _check_binary(model, stages) -> None:
     """Raises where kernels of two values would be trained apart."""
-    found = frozen_binary(model)
     if isinstance(stages[0], Binarize):
         return  # Trained as binary weights again.
+    found = frozen_binary(model)
     kept = all(isinstance(s, Quantize) and "clusters" in (s.preserve or ()) for s in stages)
     if found and not kept:
         name, value = next(iter(found.items()))

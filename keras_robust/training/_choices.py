@@ -55,7 +55,7 @@ class HalfTrial(typing.NamedTuple):
 
     @property
     def attack_dtype(self) -> str | None:
-        """ "bfloat16" where it is faster."""
+        """What is faster: "bfloat16", or None for the model's own precision."""
         return "bfloat16" if self.half < _WORTH * self.full else None
 
     def __str__(self):
@@ -92,7 +92,7 @@ def settle(trainer, examples, rows, settings, known: Choice | None = None) -> No
     elif known is not None:
         jit, dtype = known.jit_compile if auto_jit else jit, known.attack_dtype
     elif examples is not None and alone and steps_in(rows, **settings) >= LEAST_STEPS:
-        batch = [part[:rows] for part in examples]
+        batch, trainer.trials = [part[:rows] for part in examples], []
         if auto_jit:
             trainer.trials.append(try_xla(trainer.model, *batch))
             jit = trainer.trials[-1].jit_compile
