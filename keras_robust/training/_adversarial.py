@@ -23,11 +23,12 @@ from keras_robust._keras import (
     loss_of,
     steps_taken,
 )
+from keras_robust._replicas import share_of_replica
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import Carried
-from keras_robust.training._choices import settle
+from keras_robust.training._choices import settle, xla_of
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
@@ -162,10 +163,12 @@ class AdversarialTraining(keras.Model):
             loss: Keras loss or function of labels and logits. A cross-entropy must be told
                 `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
-            jit_compile: whether XLA compiles the step. "auto" does so on a GPU or TPU; on a CPU,
-                where XLA is faster for some models and slower for others, a `fit` of at least
-                1,000 steps tries both for some passes and says what it took. With `resume` a run
-                keeps to what it took first.
+            jit_compile: whether XLA compiles the step. "auto" does so on a TPU and on one GPU; on one
+                CPU, where XLA is faster for some models and slower for others, a `fit` of at
+                least 1,000 steps tries both for some passes and says what it took, and with
+                `resume` a run keeps to what it took first. Several GPUs or CPUs go without:
+                there XLA cannot compile the exchange of gradients on a CPU, and Keras leaves it
+                out on GPUs too.
             **kwargs: as for `keras.Model.compile`.
         """
         if loss is None:
@@ -176,8 +179,7 @@ class AdversarialTraining(keras.Model):
                 "instance keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
         self.auto_jit = jit_compile == "auto"
-        if jit_compile == "auto":
-            jit_compile = any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
+        jit_compile = xla_of(jit_compile, self.distribute_strategy)
         super().compile(
             optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs
         )
@@ -316,9 +318,10 @@ class AdversarialTraining(keras.Model):
     def _train_once(self, *batch):
         """One step of the weights; the logs."""
         variables, gradients = self.model.trainable_variables, Gradients()
+        of_all = share_of_replica(batch[0])
         for number, (part, share, after) in enumerate(parts_of(self.accumulate, batch)):
             own, logs = self._gradients(variables, number, *part)
-            after(gradients.add(own, share))
+            after(gradients.add(own, share * of_all))
         with fused_adam(self.optimizer, enabled=not self.jit_compile):
             self.optimizer.apply_gradients(zip(gradients.sum, variables, strict=True))
         return logs

@@ -72,6 +72,28 @@ class Choice(typing.NamedTuple):
     attack_dtype: str | None
 
 
+def xla_of(jit_compile, strategy) -> bool:
+    """Whether XLA compiles the step, before any trial.
+
+    Args:
+        jit_compile: "auto" or a bool.
+        strategy: the `tf.distribute.Strategy` of the model.
+
+    Raises:
+        ValueError: it should, on several CPUs.
+    """
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
+    several = strategy.num_replicas_in_sync > 1
+    if jit_compile == "auto":
+        return "TPU" in kinds or (kinds != {"CPU"} and not several)
+    if jit_compile and several and kinds == {"CPU"}:
+        raise ValueError(
+            f"`jit_compile`={jit_compile!r} cannot be had on several CPUs: XLA does not compile "
+            "what they exchange. Use jit_compile='auto'."
+        )
+    return bool(jit_compile)
+
+
 def settle(trainer, examples, rows, settings, known: Choice | None = None) -> None:
     """Sets `trainer.choice`, and `trainer.jit_compile` with it; trials go to `trainer.trials`.
 

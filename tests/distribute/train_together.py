@@ -75,11 +75,11 @@ def make(objective, attack):
     return trainer
 
 
-def train(objective, attack, rows=36, interrupt=None, **fit):
+def train(objective, attack, rows=37, interrupt=None, **fit):
     """Two epochs; the weights and the logs.
 
     Args:
-        rows: of the data; of 36 the last batch is smaller and splits evenly.
+        rows: of the data; of 37 the last batch is 5, which is 3 and 2.
         interrupt: folder by which a second trainer goes on after the first epoch.
     """
     batches = data(rows)

@@ -1,12 +1,14 @@
 """XLA and bfloat16 by trial: what was faster is taken, said, and kept by a run that goes on."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.training import _choices
-from keras_robust.training._choices import HalfTrial, Trial, steps_in, try_half, try_xla
+from keras_robust.training._choices import HalfTrial, Trial, steps_in, try_half, try_xla, xla_of
 
 
 @pytest.fixture
@@ -46,6 +48,25 @@ def test_a_model_that_xla_cannot_compile_runs_without(rng):
     x = rng.uniform(size=(4, 5)).astype("float32")
     trial = try_xla(model, x, np.arange(4) % 3)
     assert trial.compiled is None and not trial.jit_compile
+
+
+@pytest.mark.parametrize(
+    ("kinds", "replicas", "taken"),
+    [
+        (["CPU"], 1, False),  # A long `fit` tries it.
+        (["CPU", "GPU"], 1, True),
+        (["CPU", "GPU", "GPU"], 2, False),
+        (["CPU", "TPU", "TPU"], 2, True),
+    ],
+)
+def test_before_a_trial_the_devices_say(monkeypatch, kinds, replicas, taken):
+    devices = [types.SimpleNamespace(device_type=kind) for kind in kinds]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas)
+    assert xla_of("auto", strategy) is taken
+    assert xla_of(False, strategy) is False
+    if "GPU" in kinds:
+        assert xla_of(True, strategy) is True
 
 
 def test_a_long_run_tries_says_and_takes(cnn, data, monkeypatch, capsys):

@@ -62,6 +62,10 @@ def test_the_single_devices_weights_and_logs(found, name):
     assert np.abs(weights - found("objectives")["start"]).max() > 0.03
 
 
+def test_xla_is_refused(found):
+    assert "`jit_compile`=True cannot be had on several CPUs" in str(found("objectives")["xla"])
+
+
 @pytest.mark.parametrize("name", ["Madry", "VAT", "Fast"])
 def test_replicas_draw_their_own_noise_and_repeat_it(found, name):
     """The noise of each step, `(replicas, steps, rows, inputs)`, on the same rows."""

@@ -6,6 +6,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_robust import losses
+from keras_robust._replicas import share_of_replica, sum_over_replicas
 from keras_robust.training.objectives._madry import Madry
 from keras_robust.training.objectives._objective import Objective, check_inner, check_weight
 
@@ -53,7 +54,7 @@ class AWP(Objective):
         calm = dataclasses.replace(step, model=_Inference(step.model))
         with tf.GradientTape() as tape:
             loss = _SCALE * self.inner.minimise(calm, x, x_adv, y, sample_weight).loss
-        gradients = _over_replicas(tape.gradient(loss, kernels))
+        gradients = _over_replicas(tape.gradient(loss, kernels), share_of_replica(x))
         moved = [self._moved(w, g) for w, g in zip(kernels, gradients)]
         with _placed(kernels, moved):
             return self.inner.minimise(step, x, x_adv, y, sample_weight)
@@ -86,23 +87,13 @@ def _placed(weights, values):
     _assign(weights, kept)
 
 
-def _over_replicas(gradients):
-    """The sum over all replicas, so that the weights of all move alike."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
+def _over_replicas(gradients, share):
+    """Those of the global batch, so that the weights of all replicas move alike."""
+    if tf.distribute.get_replica_context().num_replicas_in_sync == 1:
         return gradients
-    known = [g for g in gradients if g is not None]
-    if isinstance(context.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, known))
-    else:
-        # No collective on one machine: those of its replicas, which run side by side, must meet
-        # in one order with the optimizer's in the same step.
-        summed = iter(context.merge_call(_add, args=(known,)))
+    known = [share * tf.convert_to_tensor(g) for g in gradients if g is not None]
+    summed = iter(sum_over_replicas(known))
     return [None if g is None else next(summed) for g in gradients]
-
-
-def _add(strategy, values):
-    return [tf.add_n(strategy.experimental_local_results(value)) for value in values]
 
 
 def _assign(weights, values):
