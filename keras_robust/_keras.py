@@ -30,7 +30,9 @@ def drawn_late(dataset):
     if not LEGACY:
         return dataset
     late = tf.data.Dataset.range(1).flat_map(lambda _: dataset)
-    late = late.apply(tf.data.experimental.assert_cardinality(dataset.cardinality()))
+    count = dataset.cardinality()
+    if count != tf.data.UNKNOWN_CARDINALITY:
+        late = late.apply(tf.data.experimental.assert_cardinality(count))
     return late.with_options(dataset.options())
 
 

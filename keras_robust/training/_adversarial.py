@@ -163,8 +163,8 @@ class AdversarialTraining(keras.Model):
             loss: Keras loss or function of labels and logits. A cross-entropy must be told
                 `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
-            jit_compile: whether XLA compiles the step. "auto" does so on a TPU and on one GPU; on one
-                CPU, where XLA is faster for some models and slower for others, a `fit` of at
+            jit_compile: whether XLA compiles the step. "auto" does so on a TPU and on one GPU; on
+                one CPU, where XLA is faster for some models and slower for others, a `fit` of at
                 least 1,000 steps tries both for some passes and says what it took, and with
                 `resume` a run keeps to what it took first. Several GPUs or CPUs go without:
                 there XLA cannot compile the exchange of gradients on a CPU, and Keras leaves it

@@ -25,6 +25,7 @@ from keras_robust._keras import (
 from keras_robust.distribute import is_chief, workers
 from keras_robust.training._carried import Replicas
 from keras_robust.training._choices import Choice
+from keras_robust.training._interrupt import CtrlC
 
 
 class Remembering(keras.callbacks.Callback, abc.ABC):
@@ -59,10 +60,10 @@ class Remembering(keras.callbacks.Callback, abc.ABC):
 class Resume(keras.callbacks.Callback):
     """Keeps weights, optimizer and logs of the last whole epoch in `folder/state.npz`.
 
-    After Ctrl-C inside an epoch the file holds the state of that very step. An epoch cut short
-    in another way (kill -9, a power cut, Ctrl-C in the validation or among several workers) is
-    repeated from its start. The file is written beside and renamed: whenever the process dies,
-    the folder holds one whole state.
+    After Ctrl-C inside an epoch, which waits for the step under way, the file holds the state of
+    that very step. An epoch cut short in another way (kill -9, a power cut, Ctrl-C in the
+    validation or among several workers) is repeated from its start. The file is written beside
+    and renamed: whenever the process dies, the folder holds one whole state.
 
     Args:
         folder: created when missing; refused before training when it cannot be written.
@@ -99,6 +100,7 @@ class Resume(keras.callbacks.Callback):
         self.steps_before = None
         # Batches since the epoch began, or was gone on with.
         self._seen = 0
+        self._ctrl_c = CtrlC()
         self._replicas = None
         check_writable(self.path, "resume")
         if is_chief():
@@ -194,18 +196,23 @@ class Resume(keras.callbacks.Callback):
             What `fit` returns.
         """
         try:
-            if self.batches and initial_epoch < epochs:
-                rest = self.dataset.skip(self.batches)
-                end = initial_epoch + 1
-                history = fit(drawn_late(rest), epochs=end, initial_epoch=initial_epoch, **settings)
-                if end == epochs:
-                    return history
-                initial_epoch = end
-            whole = drawn_late(self.dataset)
-            return fit(whole, epochs=epochs, initial_epoch=initial_epoch, **settings)
+            with self._ctrl_c.held_back(self._in_epoch):
+                if self.batches and initial_epoch < epochs:
+                    rest = drawn_late(self.dataset.skip(self.batches))
+                    end = initial_epoch + 1
+                    history = fit(rest, epochs=end, initial_epoch=initial_epoch, **settings)
+                    if end == epochs:
+                        return history
+                    initial_epoch = end
+                whole = drawn_late(self.dataset)
+                return fit(whole, epochs=epochs, initial_epoch=initial_epoch, **settings)
         except KeyboardInterrupt:
             self._keep_interrupted()
             raise
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at the end of a batch, which may be the epoch's last: that one's end is kept whole.
+        self._ctrl_c.act()
 
     def on_train_batch_end(self, batch, logs=None):
         self._seen = batch + 1
@@ -225,21 +232,36 @@ class Resume(keras.callbacks.Callback):
         self.epochs.append((epoch, logs))
         self.batches, self.steps_before = 0, None
         self._write(next=epoch + 1)
+        self._ctrl_c.act()
 
     def _steps(self) -> int:
         """Steps of the optimizer in the batches that the epoch has had."""
         return self.batches * self.trainer.objective.replays
 
+    def _in_epoch(self) -> bool:
+        """Whether the step under way is worth waiting for."""
+        return self.steps_before is not None and not workers()
+
     def _keep_interrupted(self):
-        if self.steps_before is None or workers():
+        if not self._in_epoch():
             return
         taken = int(steps_taken(self.trainer)) - self.steps_before
         # The optimizer does not count steps whose gradients overflowed in half precision, and the
-        # one under way may be done without having been seen here.
-        self.batches = max(taken // self.trainer.objective.replays, self.batches + self._seen)
-        if self.batches:
+        # one under way may be done without having been seen here, if it was not waited for.
+        seen = self.batches + self._seen
+        self.batches = max(taken // self.trainer.objective.replays, seen)
+        if self.batches > seen and self.callbacks:
+            return  # Nor have they seen it.
+        if self.batches and not self._epoch_is_over():
             metrics = [variable.numpy() for variable in self._metric_variables()]
             self._write(next=self.epoch, metrics=metrics)
+
+    def _epoch_is_over(self) -> bool:
+        """Whether no batch is left, with which another `fit` could go on."""
+        count = int(self.dataset.cardinality())
+        if count < 0:
+            return next(iter(self.dataset.skip(self.batches)), None) is None
+        return self.batches >= count
 
     def _metric_variables(self):
         return [variable for metric in self.trainer.metrics for variable in metric.variables]

@@ -24,6 +24,7 @@ class WeightAverage(Remembering):
             are "val_average_accuracy" and the like. None logs nothing.
         decay: of the moving average for each step, in [0, 1), lower at first:
             `min(decay, (1 + n) / (10 + n))` at the n-th. None: equal weights for each epoch.
+            With `compile(steps_per_execution=k)` it moves once in k steps.
         start: number of the first epoch that counts.
         batch_norm: `tf.data.Dataset` of inputs, or of `(inputs, ...)`, on which the statistics
             of the averaged model are measured; adversarial ones where it was trained on such.

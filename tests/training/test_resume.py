@@ -34,21 +34,30 @@ SCRIPT = textwrap.dedent(
     layers += [keras.layers.BatchNormalization()]
     layers += [keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer=start)]
     model = keras.Sequential([keras.Input((5, 5, 1)), *layers])
-    trainer = kr.AdversarialTraining(
-        model, kr.attacks.PGD(0.1, steps=2), eps_ramp=kr.training.Ramp(steps=14)
-    )
-    trainer.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 20)))
+    steps = []
 
-    class Die(keras.callbacks.Callback):
-        batches = 0
-        def on_train_batch_end(self, batch, logs=None):
-            self.batches += 1
-            if self.batches == die_in:
+    class Dying(kr.objectives.Madry):
+        "Dies inside a step, where a process is nearly all the time."
+
+        def perturb(self, step, x, y):
+            tf.numpy_function(self.die, [], [])
+            return super().perturb(step, x, y)
+
+        def die(self):
+            steps.append(None)
+            if len(steps) == die_in:
                 os.kill(os.getpid(), death)
 
-    history = trainer.fit(data, epochs=5, resume=folder, callbacks=[Die()], verbose=0)
+    trainer = kr.AdversarialTraining(
+        model, kr.attacks.PGD(0.1, steps=2), Dying(), eps_ramp=kr.training.Ramp(steps=14)
+    )
+    trainer.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 20)))
+    average = kr.training.WeightAverage(decay=0.5)
+    history = trainer.fit(data, epochs=5, resume=folder, callbacks=[average], verbose=0)
     assert len(history.history["loss"]) == 5 and history.epoch == [0, 1, 2, 3, 4]
-    np.savez(weights, *model.get_weights(), loss=history.history["loss"])
+    with average.applied():
+        averaged = model.get_weights()
+    np.savez(weights, *model.get_weights(), *averaged, loss=history.history["loss"])
     """
 )
 
@@ -89,10 +98,14 @@ def test_kill_9_and_again_gives_the_same_weights(whole, tmp_path):
 
 
 def test_ctrl_c_keeps_the_step(whole, tmp_path):
-    """In the first epoch, in the second, and once more in the same one."""
-    for die_in, done in ((3, 3), (2, 1), (2, 3)):
+    """In the first epoch, in the second and once more in it, and in the last step of one.
+
+    That one is kept with its epoch, of which nothing is left to be done.
+    """
+    for die_in, done in ((3, 3), (2, 1), (2, 3), (5, 0)):
         interrupted = run(tmp_path, tmp_path / "weights.npz", die_in, signal.SIGINT)
         assert "KeyboardInterrupt" in interrupted.stderr, interrupted.stderr[-2000:]
+        assert "Stopping after this step; Ctrl-C again stops at once." in interrupted.stdout
         assert json.loads(str(np.load(tmp_path / "state.npz")["meta"]))["batches"] == done
     check_same(tmp_path, whole)
 
