@@ -196,18 +196,21 @@ def _apply(model, sparse, clusters, float_layers):
 
 
 def _hide_untrained(wrapped) -> None:
-    """Takes the kernels that cluster-preserving training overwrites out of the trained ones.
+    """Takes the kernels of layers that are not trained out of the trained ones, and computed ones.
 
-    TF-MOT assigns them from the centroids in every step and gives them no gradient, which
-    every optimizer warns of.
+    TF-MOT counts each kernel that it rounds among its wrapper's own, whatever the layer says.
+    Those of cluster-preserving training it assigns from the centroids in every step and gives
+    them no gradient, which every optimizer warns of.
     """
     for layer in wrapped.layers:
-        for variable, _, state in getattr(layer, "_weight_vars", ()):
-            if "ori_weights_vars_tf" in state:
-                layer._trainable_weights = [
-                    v for v in layer._trainable_weights if v is not variable
-                ]
-                layer._non_trainable_weights.append(variable)
+        rounded = getattr(layer, "_weight_vars", ())
+        computed = {id(v) for v, _, state in rounded if "ori_weights_vars_tf" in state}
+        own = list(layer._trainable_weights) if rounded else []
+        hidden = {id(v): v for v in own if id(v) in computed or not layer.trainable}
+        if hidden:
+            layer._trainable_weights = [v for v in own if id(v) not in hidden]
+            held = {id(v) for v in layer.non_trainable_weights}
+            layer._non_trainable_weights.extend(v for i, v in hidden.items() if i not in held)
 
 
 def _training_only(name: str) -> bool:

@@ -202,3 +202,20 @@ def test_binary_kernels_stay_so_through_quantization_aware_training(tools, tmp_p
             assert np.unique(codes).size == 2
             shapes.remove(codes.shape)
     assert not shapes
+
+
+@pytest.mark.parametrize("preserve", [(), ("sparsity", "clusters")])
+def test_a_layer_that_is_not_trained_stays_so(tools, preserve):
+    model = flatten(tools.block_model())
+    first, *_, last = (layer for layer in model.layers if hasattr(layer, "kernel"))
+    first.trainable = False
+    for layer in (first, last):  # Few values, so that there are clusters to keep.
+        kernel, *bias = layer.get_weights()
+        kernel = np.sign(kernel) * (np.abs(kernel) > np.median(np.abs(kernel))) * 0.1
+        layer.set_weights([kernel, *bias])
+    stage, context = Quantize(preserve=preserve), Context(1, 4, inputs_of(tools))
+    result = tools.run_stage(stage, model, context, tools.dataset())
+    rounded = [layer for layer in result.layers if getattr(layer, "_weight_vars", ())]
+    held = {layer.layer.name: layer._weight_vars[0][0].numpy() for layer in rounded}
+    np.testing.assert_array_equal(held[first.name], first.kernel)
+    assert np.abs(held[last.name] - last.kernel).max() > 1e-4
