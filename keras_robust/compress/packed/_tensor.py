@@ -38,7 +38,9 @@ def encode(values: np.ndarray) -> bytes:
         indices = indices.reshape(_matrix(values.shape)).astype(np.int64)
         body = _indices(indices, book.size)
         candidates.append(bytes([_CODEBOOK]) + varint(book.size - 1) + stored + body)
-    if book.size > _context.MOST_SYMBOLS and np.mean(bits == 0) > _SPARSE_FROM:
+    used = np.count_nonzero(bits)
+    many = book.size > _context.MOST_SYMBOLS or book.size > used // 2
+    if many and used < (1 - _SPARSE_FROM) * bits.size:
         places = (bits != 0).astype(np.int64)
         where = _indices(places.reshape(_matrix(values.shape)), 2)
         rest = encode(values.reshape(-1)[places == 1])

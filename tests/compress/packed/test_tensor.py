@@ -89,6 +89,16 @@ def test_pruned_weights_take_places_and_values(rng):
     assert back(values) <= 1.03 * places + 4 * np.count_nonzero(values)
 
 
+def test_a_small_pruned_kernel_takes_them_too(rng):
+    """840 weights, of which some 250 stay: their values, and a sixth of that for the places."""
+    values = rng.normal(size=(84, 10)).astype("float32")
+    values[rng.uniform(size=values.shape) > 0.3] = 0.0
+    content = _tensor.encode(values)
+    assert content[0] == _tensor._SPARSE
+    assert len(content) < 4 * np.count_nonzero(values) * 7 / 6
+    np.testing.assert_array_equal(_tensor.decode(content, values.dtype, values.shape), values)
+
+
 def test_half_precision_takes_two_bytes(rng):
     values = rng.normal(size=1000).astype(np.float16).astype(np.float32)
     assert back(values) <= 2010
