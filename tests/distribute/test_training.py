@@ -1,4 +1,4 @@
-"""Two logical CPUs and two worker processes train what one device trains."""
+"""Two logical CPUs, two worker processes, and two of two each, train what one device trains."""
 
 import pathlib
 import subprocess
@@ -25,16 +25,30 @@ def trained(tmp_path_factory):
     return found, lines
 
 
+def check_same(other, single, objective):
+    assert np.ptp(single[objective]) > 0.1
+    np.testing.assert_allclose(other[objective], single[objective], atol=2e-6)
+    logs = f"{objective}_logs"
+    np.testing.assert_allclose(other[logs], single[logs], atol=1e-5)
+
+
 @pytest.mark.parametrize("objective", ["madry", "trades", "awp", "free"])
 @pytest.mark.parametrize("kind", ["mirrored", "multi_worker", "multi_worker-1"])
 def test_the_single_devices_weights_and_logs(trained, kind, objective):
     """The workers' Free is interrupted after an epoch, and goes on with each one's own rows."""
     found, _ = trained
-    single, other = found["single"], found[kind]
-    assert np.ptp(single[objective]) > 0.1
-    np.testing.assert_allclose(other[objective], single[objective], atol=2e-6)
-    logs = f"{objective}_logs"
-    np.testing.assert_allclose(other[logs], single[logs], atol=1e-5)
+    check_same(found[kind], found["single"], objective)
+
+
+@pytest.mark.once
+def test_machines_of_two_devices_train_the_same(trained, tmp_path):
+    """The last batch of 5 rows is 2, 1, 1 and 1."""
+    command = [sys.executable, str(SCRIPT), "cluster", str(tmp_path)]
+    assert launch(command, restarts=0, say=print) == 0
+    for worker in ("cluster", "cluster-1"):
+        found = dict(np.load(tmp_path / f"{worker}.npz"))
+        for objective in ("awp", "free"):
+            check_same(found, trained[0]["single"], objective)
 
 
 def test_pools_of_interrupted_workers_are_those_of_two_devices(trained):

@@ -1,6 +1,8 @@
 """What each process of `test_training.py` runs: some objectives on the same few images.
 
-python train_together.py single|mirrored|multi_worker|killed FOLDER
+python train_together.py single|mirrored|multi_worker|cluster|killed FOLDER
+
+The machines of "cluster" have two devices each.
 """
 
 import os
@@ -15,11 +17,11 @@ import tensorflow as tf
 from keras_robust import distribute
 
 KIND, FOLDER = sys.argv[1], pathlib.Path(sys.argv[2])
-if KIND == "mirrored":
+if KIND in ("mirrored", "cluster"):
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 # The workers connect before anything else of TensorFlow runs.
-STRATEGY = distribute.strategy("multi_worker" if KIND == "killed" else KIND)
+STRATEGY = distribute.strategy("multi_worker" if KIND in ("cluster", "killed") else KIND)
 
 import keras_robust as kr  # noqa: E402
 from keras_robust._keras import keras  # noqa: E402
@@ -105,12 +107,14 @@ def main():
         "feedback": ("feedback", plain),
     }
     found = {}
-    for name in ["madry"] if KIND == "killed" else todo:
+    names = {"killed": ["madry"], "cluster": ["awp", "free"]}
+    for name in names.get(KIND, todo):
         settings = {}
         if name in ("free", "feedback"):
             # What is carried is kept by row and replica: in a smaller batch other rows meet it.
             settings["rows"] = 32
-            settings["interrupt"] = FOLDER / name if KIND == "multi_worker" else None
+            several = KIND in ("multi_worker", "cluster")
+            settings["interrupt"] = FOLDER / f"{KIND}-{name}" if several else None
         if KIND == "killed":
             settings = {"resume": FOLDER / "state", "callbacks": [KillOnce()]}
         found[name], found[f"{name}_logs"] = train(*todo[name], **settings)
