@@ -116,6 +116,13 @@ def train_batch_norm(x, layer) -> tf.Tensor:
     return values
 
 
+def scale_and_shift(layer):
+    """What `layer` multiplies by and then adds in inference, `(channels,)` float32."""
+    mean, variance, scale, offset = _parameters(layer)
+    scale *= tf.math.rsqrt(variance + layer.epsilon)
+    return scale, offset - mean * scale
+
+
 def _parameters(layer):
     """Mean, variance, scale and offset of `layer`, float32."""
     mean, variance = _whole(layer.moving_mean), _whole(layer.moving_variance)

@@ -31,7 +31,7 @@ def fast_passes(model, enabled=True):
             replaced.append((layer, "convolution_op", _convolution_op))
         elif _has_few_groups(layer):
             replaced.append((layer, "convolution_op", _grouped_convolution_op))
-        elif _normalizes_channels(layer):
+        elif normalizes_channels(layer):
             replaced.append((layer, "call", _normalize))
     for layer, name, function in replaced:
         # Past Keras, which would track the function as if it were state.
@@ -46,7 +46,7 @@ def fast_passes(model, enabled=True):
 def _takes_images(layer) -> bool:
     """Whether `layer` is Keras's own plain convolution of a few channels."""
     return (
-        _is_convolution(layer)
+        is_convolution(layer)
         and layer.groups == 1
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.strides[0] == layer.strides[1]
@@ -59,10 +59,10 @@ def _has_few_groups(layer) -> bool:
 
     With XLA's gradient a pass through ShuffleNet took 8 times as long on a CPU.
     """
-    return not LEGACY and _is_convolution(layer) and 1 < layer.groups <= _GROUPS
+    return not LEGACY and is_convolution(layer) and 1 < layer.groups <= _GROUPS
 
 
-def _is_convolution(layer) -> bool:
+def is_convolution(layer) -> bool:
     return (
         type(layer) is keras.layers.Conv2D
         and layer.built
@@ -71,7 +71,7 @@ def _is_convolution(layer) -> bool:
     )
 
 
-def _normalizes_channels(layer) -> bool:
+def normalizes_channels(layer) -> bool:
     """Whether `layer` is Keras's own BatchNormalization over the last axis of images."""
     if type(layer) is not keras.layers.BatchNormalization or not layer.built:
         return False

@@ -119,6 +119,18 @@ def computing_in(model, dtype: str | None):
         yield
 
 
+def only_consumer(layer):
+    """The layer that alone takes what `layer` returns, called once like it; None if none does.
+
+    Outputs of models are not looked at, nor calls inside subclassed ones.
+    """
+    after = layer._outbound_nodes
+    if len(layer._inbound_nodes) != 1 or len(after) != 1:
+        return None
+    consumer = after[0].layer if LEGACY else after[0].operation
+    return consumer if len(consumer._inbound_nodes) == 1 else None
+
+
 def _slow_in_half(layer) -> bool:
     """Whether `layer` has no fast kernel in half precision."""
     # On CPUs TensorFlow's gradient with respect to its input takes 30 times as long in bfloat16.

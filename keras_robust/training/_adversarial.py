@@ -13,6 +13,7 @@ from keras_robust._checks import (
     check_logit_model,
 )
 from keras_robust._fast_passes import fast_passes
+from keras_robust._folded import folded_batch_norm
 from keras_robust._keras import (
     computing_in,
     expects_probabilities,
@@ -330,7 +331,8 @@ class AdversarialTraining(keras.Model):
         """Those of the objective on part `number` of a batch, and the logs."""
         carries = self.objective.carries
         step = self._step(x, teacher_logits, number)
-        with computing_in(self.model, self.passes_dtype()):
+        dtype = self.passes_dtype()
+        with folded_batch_norm(self.model, dtype), computing_in(self.model, dtype):
             x_adv = tf.stop_gradient(self.objective.perturb(step, x, check_labels(y)))
         with tf.GradientTape() as tape:
             if carries:
