@@ -8,24 +8,25 @@
 All of Fashion-MNIST, linf 0.1, four epochs, 1,000 test images, AutoAttack on 200, one run each, as
 measured (Keras 3, one core that other work shared now and then):
 
-                        clean %  PGD-20 %  margin %  AutoAttack %  CPU s an epoch
-plain                      90.1       5.9       6.0           7.0             5.7
-Madry                      82.3      70.8      70.5          71.0            20.1
-Madry, average (EMA)       82.2      70.7      70.6          71.0            20.1
-Madry, smoothing 0.1       81.6      70.7      69.8          71.0            19.9
-Mixed(0.5)                 86.0      67.5      66.5          66.0            23.7
-TRADES(3)                  83.8      69.7      68.5          68.0            24.5
-TRADES(6)                  82.3      70.9      69.9          71.0            24.1
-MART(5)                    81.2      71.5      70.2          70.0            23.1
-ALP(0.5)                   82.0      71.2      70.0          71.0            23.7
-AWP(0.005)                 81.1      70.4      69.0          69.5            23.6
-Ensemble                   83.3      66.9      66.5          64.0            24.7
-Fast                       84.4      69.2      67.6          67.5             7.8
-Fast, guarded              84.1      68.6      68.1          67.0             8.2
-Fast, GradAlign 0.2        84.3      69.1      68.5          67.0            27.5
-Free(4)                    87.8      74.6      75.2          72.0            21.3
-VAT(1)                     88.2      53.5      53.2          54.0            12.8
-GradientPenalty(0.1)       79.7      60.1      60.7          55.0             9.4
+                        clean %  PGD-20 %  margin %  AutoAttack %  worst case %  CPU s an epoch
+plain                      90.1       5.9       6.0           7.0           7.0             7.2
+Madry                      82.1      70.6      70.0          71.0          71.0            35.2
+Madry, average (EMA)       82.2      70.6      70.0          71.0          71.0            35.2
+Madry, average (SWA)       82.0      70.1      69.3          68.0          68.0            35.2
+Madry, smoothing 0.1       82.6      71.2      70.0          70.5          70.5            36.4
+Mixed(0.5)                 86.5      67.5      66.7          66.0          66.0            41.1
+TRADES(3)                  83.3      69.8      68.8          67.5          67.5            41.8
+TRADES(6)                  82.1      70.6      69.7          71.5          71.5            39.1
+MART(5)                    81.0      72.1      70.3          70.5          70.5            38.9
+ALP(0.5)                   81.8      71.5      70.2          72.0          72.0            38.6
+AWP(0.005)                 81.4      69.8      69.4          69.0          69.0            37.4
+Ensemble                   83.3      67.2      66.6          64.0          64.0            37.5
+Fast                       83.9      69.1      68.5          69.0          69.0            12.4
+Fast, guarded              83.9      68.9      68.9          69.0          69.0            12.7
+Fast, GradAlign 0.2        84.4      69.2      68.2          68.0          68.0            41.8
+Free(4)                    87.7      74.8      74.8          73.5          73.5            29.2
+VAT(1)                     87.5      53.8      53.3          54.0          54.0            19.5
+GradientPenalty(0.1)       80.2      60.0      61.1          56.0          56.0            15.2
 """
 
 import argparse

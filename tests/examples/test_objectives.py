@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -23,6 +24,22 @@ def test_every_objective_is_measured(example):
     # Distil needs a teacher: kr.Distillation.
     abstract = {"Objective", "Carrying", "Outcome", "Step", "Distil"}
     assert measured >= {*kr.objectives.__all__} - abstract
+
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("objectives_*.json")), ids=lambda p: p.stem)
+def test_the_tables_are_the_rows_measured(example, path):
+    lines = (DOCS / "objectives.md").read_text().splitlines()
+    rows = json.loads(path.read_text())
+    assert [*rows][:4] == ["plain", "Madry", *(f"Madry, {kind}" for kind in example.AVERAGES)]
+    for name, row in rows.items():
+        cells = [f"{value:.1f}" for value in row]
+        assert "| " + " | ".join([name, *cells]) + " |" in lines
+        if path.stem.endswith("fashion_mnist"):
+            told = [line.split() for line in example.__doc__.splitlines()]
+            assert [*name.split(), *cells[:-1]] in told
 
 
 def test_quick(example, tmp_path, capsys):
