@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_robust._keras import require_legacy
+from keras_robust._keras import keras, require_legacy
 from keras_robust.compress._assign import assign_callback, assign_once
 from keras_robust.compress._by_layer import settle_by_layer, value_for, values_of
+from keras_robust.compress._centroids import few_weights_allowed
 from keras_robust.compress._flatten import clone
 from keras_robust.compress._kernels import kernels, lost_zeros
 from keras_robust.compress._stage import (
@@ -18,7 +19,12 @@ from keras_robust.compress._stage import (
     replace_layers,
     select,
 )
-from keras_robust.compress._tfmot import cluster_registry, cluster_weights, tfmot
+from keras_robust.compress._tfmot import (
+    cluster_registry,
+    cluster_weights,
+    cluster_wrapper,
+    tfmot,
+)
 from keras_robust.compress._tied import keep_kernels
 
 _INITS = {
@@ -35,7 +41,8 @@ class Cluster:
 
     Han, Mao and Dally 2015, https://arxiv.org/abs/1510.00149, section 3: a kernel keeps
     `clusters` centroids, each weight is the nearest one, and a centroid's gradient is the sum
-    over its weights. A kernel with no more weights than clusters is left as it is.
+    over its weights. A kernel, or by channel a channel, with no more weights than clusters is
+    left as it is.
 
     Args:
         clusters: different values a kernel may hold, at least 2; zero counts as one, and with
@@ -89,12 +96,13 @@ class Cluster:
         found = [kernel for kernel in kernels(model).values() if kernel.layer in chosen]
         sizes = {}
         for kernel in found:
-            sizes[kernel.layer] = max(sizes.get(kernel.layer, 0), kernel.values.size)
+            sizes[kernel.layer] = max(sizes.get(kernel.layer, 0), self._codebooks(kernel).shape[1])
             self._check_zeros(kernel, context)
         large = [n for n in chosen if sizes.get(n, np.inf) > value_for(self.clusters, n)]
         if not large:
             raise ValueError(
-                f"`clusters` is {self._told}, but no kernel has more weights than that: "
+                f"`clusters` is {self._told}, but no kernel{' channel' * self.per_channel} has more "
+                "weights than that: "
                 f"{ {name: sizes[name] for name in chosen} }. Ask for fewer clusters."
             )
         return large
@@ -123,7 +131,10 @@ class Cluster:
         def make(layer):
             if layer.name not in chosen:
                 return layer
-            wrapper = cluster_weights()(
+            convolution = isinstance(layer, keras.layers.Conv2D)
+            # The function takes one without a bias for one with few weights.
+            kind = cluster_wrapper().ClusterWeights if convolution else cluster_weights()
+            wrapper = kind(
                 layer,
                 value_for(self.clusters, layer.name),
                 init,
@@ -134,7 +145,8 @@ class Cluster:
                 wrapper.__class__ = assign_once()
             return wrapper
 
-        wrapped = replace_layers(clone(model), make)
+        with few_weights_allowed():
+            wrapped = replace_layers(clone(model), make)
         if self.preserve_sparsity:
             # What trains along without being clustered.
             left = [layer for layer in wrapped.layers if layer.name in sparse - chosen]
@@ -167,10 +179,13 @@ class Cluster:
 
     def _distinct(self, kernel) -> int:
         """How many values share a codebook."""
-        if self.per_channel and kernel.values.ndim == 4:
-            channels = kernel.values.reshape(-1, kernel.values.shape[-1]).T
-            return max(np.unique(channel).size for channel in channels)
-        return kernel.distinct
+        return max(np.unique(weights).size for weights in self._codebooks(kernel))
+
+    def _codebooks(self, kernel) -> np.ndarray:
+        """The weights that share a codebook, row by row."""
+        if self.per_channel and kernel.values.ndim == 4 and kernel.attribute == "kernel":
+            return kernel.values.reshape(-1, kernel.values.shape[-1]).T
+        return kernel.values.reshape(1, -1)
 
 
 def _check_clusters(name, value) -> int:

@@ -71,6 +71,16 @@ def cluster_wrapper():
     return module
 
 
+def clustering_centroids():
+    """TF-MOT's module of where centroids start."""
+    tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras import (
+        clustering_centroids as module,
+    )
+
+    return module
+
+
 def clustering_algorithm():
     """TF-MOT's module of the search for the nearest centroids."""
     tfmot()

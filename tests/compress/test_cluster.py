@@ -156,3 +156,52 @@ def test_each_channel_has_centroids_of_its_own(tools):
     assert Cluster(2, per_channel=True).broken({}, after, ["conv_a"], context)
     with pytest.raises(ValueError, match="Quantize after Cluster.per_channel=True"):
         Recipe([stage, Quantize()])
+
+
+@pytest.mark.parametrize("init", ["linear", "kmeans++", "random", "density"])
+def test_channels_that_were_pruned_away_are_clustered_with_the_others(tools, rng, init):
+    """And one without a bias; one with too few weights a channel keeps its zeros."""
+    conv = keras.layers.Conv2D
+    model = keras.Sequential(
+        [
+            keras.Input(tools.shape),
+            conv(6, 2, name="small"),
+            conv(8, 3, use_bias=False, name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(tools.classes),
+        ]
+    )
+    zeros = {}
+    for name in ("small", "conv"):
+        layer = model.get_layer(name)
+        kernel, *bias = layer.get_weights()
+        kernel[rng.uniform(size=kernel.shape) < 0.6] = 0.0
+        kernel[..., 0] = 0.0
+        kernel[1:, ..., 1] = 0.0  # Fewer weights than clusters.
+        layer.set_weights([kernel, *bias])
+        zeros[name] = kernel == 0
+    channel = model.get_layer("small").kernel[..., 0].shape.num_elements()
+    assert channel < 6 < 9 * 6
+    stage = Cluster(6, init=init, per_channel=True, layers=["small", "conv"])
+    flat, context = flatten(model), Context(1, 4)
+    assert stage.check(flat, context) == ["conv"]
+    plain = tools.run_stage(stage, flat, context, tools.dataset())
+    assert not stage.broken(kernels(flat), kernels(plain), ["conv"], context)
+    for name, before in zeros.items():
+        assert (plain.get_layer(name).get_weights()[0][before] == 0).all()
+    kernel = plain.get_layer("conv").get_weights()[0]
+    each = [np.unique(kernel[..., channel]).size for channel in range(8)]
+    assert each[0] == 1 and 3 < max(each) <= 6
+    assert np.abs(kernel - model.get_layer("conv").get_weights()[0]).max() > 1e-3
+
+
+def test_an_almost_empty_kernel_keeps_its_few_weights(tools):
+    model = flatten(tools.model())
+    layer = model.get_layer("hidden")
+    kernel, bias = layer.get_weights()
+    kernel[2:] = kernel[:, 1:] = 0.0
+    layer.set_weights([kernel, bias])
+    stage = Cluster(8, init="kmeans++", layers=["hidden"])
+    wrapped = stage.wrap(model, Context(1, 4))
+    stripped = stage.strip(wrapped, model)
+    np.testing.assert_array_equal(stripped.get_layer("hidden").get_weights()[0], kernel)
