@@ -2,11 +2,11 @@
 
     python examples/objectives.py --quick     # a few steps each, about a minute
     python examples/objectives.py             # 10,000 images, two epochs each, on one core
-    python examples/objectives.py --data fashion_mnist.npz --output rows.json   # the table below
+    python examples/objectives.py --data fashion_mnist.npz --float32 --output rows.json   # below
 
 --data takes mnist.npz (eps 0.3) and cifar10.npz (8/255) too, with tables in docs/objectives.md.
 All of Fashion-MNIST, linf 0.1, four epochs, 1,000 test images, AutoAttack on 200, one run each, as
-measured (Keras 3, one core that other work shared now and then):
+measured (Keras 3, one core of a Xeon, the other one busy too):
 
                         clean %  PGD-20 %  margin %  AutoAttack %  worst case %  CPU s an epoch
 plain                      90.1       5.9       6.0           7.0           7.0             7.2

@@ -63,6 +63,7 @@ def _has_few_groups(layer) -> bool:
 
 
 def is_convolution(layer) -> bool:
+    """Whether `layer` is Keras's own convolution of images, channels last."""
     return (
         type(layer) is keras.layers.Conv2D
         and layer.built

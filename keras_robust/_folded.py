@@ -26,7 +26,9 @@ def folded_batch_norm(model, dtype: str | None = None):
         dtype: what its float32 layers will compute in, None for float32.
     """
     made, before = {}, []
-    for convolution, norm in _pairs(model) if is_model(model) and _in_graph() else ():
+    # Run at once, a convolution that nobody needs would be computed.
+    worth = is_model(model) and not tf.executing_eagerly()
+    for convolution, norm in _pairs(model) if worth else ():
         fold = _Fold(convolution, norm, dtype, made)
         for layer, call in ((convolution, fold.convolve), (norm, fold.normalize)):
             before.append((layer, vars(layer).get("call")))
@@ -57,8 +59,8 @@ class _Fold:
         kernel *= tf.reshape(scale, kernel.shape[2:]) if _is_depthwise(convolution) else scale
         if convolution.use_bias:
             shift += scale * tf.cast(tf.convert_to_tensor(convolution.bias), tf.float32)
-        dtype = dtype if convolution.compute_dtype == "float32" and dtype else None
-        dtype = dtype or convolution.compute_dtype
+        if dtype is None or convolution.compute_dtype != "float32":
+            dtype = convolution.compute_dtype
         self.kernel, self.shift = tf.cast(kernel, dtype), tf.cast(shift, dtype)
 
     def convolve(self, inputs):
@@ -113,8 +115,3 @@ def _kernel(layer):
 
 def _call_of(layer):
     return vars(layer).get("call") or functools.partial(type(layer).call, layer)
-
-
-def _in_graph() -> bool:
-    """Whether a graph is being made: run at once, a convolution nobody needs would be computed."""
-    return not tf.executing_eagerly()

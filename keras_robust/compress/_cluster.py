@@ -100,9 +100,9 @@ class Cluster:
             self._check_zeros(kernel, context)
         large = [n for n in chosen if sizes.get(n, np.inf) > value_for(self.clusters, n)]
         if not large:
+            what = "channel of a kernel" if self.per_channel else "kernel"
             raise ValueError(
-                f"`clusters` is {self._told}, but no kernel{' channel' * self.per_channel} has more "
-                "weights than that: "
+                f"`clusters` is {self._told}, but no {what} has more weights than that: "
                 f"{ {name: sizes[name] for name in chosen} }. Ask for fewer clusters."
             )
         return large
