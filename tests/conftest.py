@@ -3,12 +3,25 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a worker for each core: more threads only get in each other's way.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_robust._keras import keras
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is done to a plain callable, such as `linear`, says nothing about which Keras runs."""
+    for item in items:
+        fixtures = {*getattr(item, "fixturenames", ())}
+        if "linear" in fixtures and not fixtures & {"cnn", "trained"}:
+            item.add_marker(pytest.mark.once)
 
 
 @pytest.fixture
@@ -48,12 +61,12 @@ def make_cnn(shape=(6, 6, 1), classes=3, seed=0, batch_norm=False, dtype=None):
     return keras.Model(inputs, x)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cnn():
     return make_cnn
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blobs():
     """Images of three classes that a small network tells apart: a bright corner each."""
 

@@ -268,7 +268,7 @@ def test_stays_in_ball_and_bounds(linear, norm, eps, bounds, settings, steps, dt
         assert np.all((clean <= 1e-4) | (attacked > 0)), "never worse than the start"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained(cnn, blobs):
     """A network that is right on clean blobs, and images it is attacked on."""
     model, (x, y) = cnn(), blobs()

@@ -22,7 +22,7 @@ def wrong(model, x, y):
     return np.argmax(model(x), axis=1) != y
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(cnn, blobs):
     """A curved model and 24 images, which it is right on by definition: nothing to train."""
     model, (x, _) = cnn(), blobs(24)

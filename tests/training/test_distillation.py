@@ -9,7 +9,7 @@ from keras_robust._keras import keras
 from keras_robust.training.objectives._distil import METHODS
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def teacher(cnn, blobs):
     model = cnn(seed=7)
     trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1, steps=2))
