@@ -6,6 +6,8 @@ import sys
 import tempfile
 import warnings
 
+import tensorflow as tf
+
 import keras_robust as kr
 from keras_robust import bridge
 from keras_robust._files import beside, check_writable
@@ -36,6 +38,11 @@ def launch(options, arguments) -> int:
         raise ValueError(
             f"--strategy {options.strategy} is for one process, and --workers {options.workers} "
             "starts several. Leave one of the two out."
+        )
+    if options.xla == "on" and not tf.config.list_physical_devices("GPU"):
+        raise ValueError(
+            f"--xla on cannot be had with --workers {options.workers} on CPUs: XLA does not "
+            "compile what they exchange. Leave --xla out."
         )
     if options.resume is None:
         say("Without --resume the workers start from nothing when one of them dies.")

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -131,6 +132,13 @@ def test_train_by_two_workers(archive, saved, tmp_path):
         "o.keras",
         "run",
     }
+
+
+def test_workers_on_cpus_without_xla(call, archive, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    arguments = ["--model", saved, "--workers", 2, "--xla", "--out", tmp_path / "o.keras"]
+    code, _, errors = call("train", "--data", archive, *arguments)
+    assert code == 2 and "--xla on cannot be had with --workers 2 on CPUs" in errors
 
 
 @pytest.mark.once
