@@ -69,12 +69,13 @@ def test_the_same_logits_and_gradients(model, rng, jit):
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4 * np.abs(old).max())
 
 
-def test_in_bfloat16_they_are_as_near_to_float32(model, rng):
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.03), ("float16", 0.004)])
+def test_in_few_bits_they_are_as_near_to_float32(model, rng, dtype, most):
     x = tf.constant(rng.uniform(size=(32, 8, 8, 3)), tf.float32)
     exact = traced(model, folded=False)(x)[0]
-    plain, new = (traced(model, f, dtype="bfloat16")(x)[0] for f in (False, True))
+    plain, new = (traced(model, f, dtype=dtype)(x)[0] for f in (False, True))
     error = [float(tf.norm(other - exact) / tf.norm(exact)) for other in (plain, new)]
-    assert error[1] < 1.3 * error[0] < 0.03
+    assert error[1] < 1.3 * error[0] < most
     assert float(tf.norm(new - plain)) > 0
 
 
