@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Said aloud, for the command line, which tests call, chooses for itself.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a worker for each core: more threads only get in each other's way.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
