@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_robust._keras import keras
 from keras_robust._seed import as_seed, fold, uniform
-from keras_robust.layers._state import add_state
+from keras_robust.layers._state import add_state, constraint
 
 TEST_WEIGHTS = ("binary", "real", "sampled")
 # Numbers of draws that training, which counts from 0, never takes.
@@ -110,7 +110,7 @@ class Binary:
             shape=shape,
             dtype=dtype,
             initializer=start,
-            constraint=self._clip,
+            constraint=constraint(self.keras, self._clip),
             **{whole: False},
         )
         self.bias = None

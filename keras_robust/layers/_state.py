@@ -1,4 +1,4 @@
-"""Variables that a layer moves itself, and its metrics, in either Keras."""
+"""Variables that a layer moves itself, constraints and metrics, in either Keras."""
 
 import threading
 
@@ -49,6 +49,16 @@ def mean_if_any(keras, name: str):
             return tf.where(count > 0, mean, tf.constant(float("nan")))
 
     return MeanIfAny(name=name)
+
+
+def constraint(keras, project):
+    """`project`, a function of a variable, as Keras 3.12 wants it; later ones take any function."""
+
+    class Projection(keras.constraints.Constraint):
+        def __call__(self, value):
+            return project(value)
+
+    return Projection()
 
 
 def keep_losses_apart(layer) -> None:
