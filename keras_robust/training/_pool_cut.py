@@ -82,6 +82,8 @@ def _cut(model, name) -> Cut | None:
         above = keras.Model(output, model.outputs[0], name=f"{model.name}_from_{name}")
     except (AttributeError, ValueError, KeyError):  # Keras: no single output, or a loose end.
         return None
+    if model.inputs[0]._keras_history[0] in above.layers:  # Keras 3.12 leaves the end loose.
+        return None
     return Cut(name, tuple(output.shape[1:]), below, above)
 
 
