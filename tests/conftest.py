@@ -17,15 +17,6 @@ import tensorflow as tf
 from keras_robust._keras import keras
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """What is done to a plain callable, such as `linear`, says nothing about which Keras runs."""
-    for item in items:
-        fixtures = {*getattr(item, "fixturenames", ())}
-        if "linear" in fixtures and not fixtures & {"cnn", "trained"}:
-            item.add_marker(pytest.mark.once)
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

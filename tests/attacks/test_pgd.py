@@ -32,7 +32,7 @@ def test_reaches_the_maximum_of_a_linear_model(linear, rng, norm, eps, random_st
 
 
 @pytest.mark.once
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
     norm=st.sampled_from(["linf", "l2", "l1"]),
     eps=st.one_of(st.just(0.0), st.floats(1e-3, 3.0)),
