@@ -53,6 +53,53 @@ def test_another_trainer_has_others():
     assert len({json.dumps(described(each)) for each in makes}) == len(makes)
 
 
+def distillation(seed=0, **settings):
+    start = keras.initializers.GlorotUniform(seed=seed)
+    net = [
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_initializer=start)])
+        for _ in range(2)
+    ]
+    made = kr.Distillation(net[0], [net[1]], **settings)
+    made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    made.judge = net[1]
+    net[1].trainable = False
+    return made
+
+
+def test_teachers_are_told_apart_by_their_weights_and_not_their_names():
+    first, again, other = distillation(), distillation(), distillation(seed=1)
+    assert described(first) == described(again) != described(other)
+    for name in ("fine_tune.objective", "fine_tune.judge"):
+        assert described(first)[name] != described(other)[name]
+    assert described(first) != described(distillation(temperature=3.0))
+
+
+def test_settings_of_a_trainer_of_ones_own():
+    class Mine(keras.Sequential):
+        def __init__(self, **settings):
+            super().__init__([keras.Input((4,)), keras.layers.Dense(3)])
+            for name, value in settings.items():
+                setattr(self, name, value)
+            loss = keras.losses.CategoricalCrossentropy
+            self.compile("sgd", loss(label_smoothing=settings.get("smoothed", 0.0)))
+
+    makes = [
+        Mine(),
+        Mine(kinds=["a", "b"]),
+        Mine(kinds=["a", "c"]),
+        Mine(mask=np.zeros(4)),
+        Mine(mask=np.ones(4)),
+        Mine(smoothed=0.1),
+        Mine(attacks={"a": kr.attacks.FGSM(0.1)}),
+        Mine(attacks={"a": kr.attacks.FGSM(0.2)}),
+    ]
+    assert len({json.dumps(described(each)) for each in makes}) == len(makes)
+    # What is trained is not a setting of its training.
+    made = Mine()
+    made.also = keras.Sequential([keras.Input((4,)), *made.layers])
+    assert described(made) == described(Mine())
+
+
 def test_what_is_measured_is_asked_of_one_batch():
     batches = tf.data.Dataset.from_tensor_slices((np.ones((6, 4), "f4"), np.arange(6) % 3)).batch(2)
     made = trainer(kr.attacks.FGSM(0.0))

@@ -1,0 +1,36 @@
+import numpy as np
+import tensorflow as tf
+
+from keras_robust._identity import array_hash, describe
+from keras_robust._keras import keras
+from keras_robust.attacks import PGD
+
+
+def test_arrays_differ_by_value_shape_and_type():
+    base = np.arange(6, dtype=np.float32)
+    others = [base + 1, base.reshape(2, 3), base.astype(np.float64), base[:5]]
+    assert len({array_hash(array) for array in [base, *others]}) == 5
+    assert array_hash(base) == array_hash(np.arange(6, dtype=np.float32))
+    assert array_hash(base.reshape(2, 3).T) == array_hash(base.reshape(2, 3).T.copy())
+
+
+def test_values_are_described_without_addresses(cnn):
+    def loss(labels, logits):
+        return logits[:, 0]
+
+    assert " at 0x" in repr(PGD(0.1, loss=loss)) and " at 0x" not in describe(PGD(0.1, loss=loss))
+    assert describe(PGD(0.1)) != describe(PGD(0.2))
+    model = cnn()
+    before = describe({"model": [model], "array": np.ones(3)})
+    assert describe({"model": [model], "array": np.ones(3)}) == before
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    assert describe({"model": [model], "array": np.ones(3)}) != before
+    assert describe(np.ones(2000)) != describe(np.r_[np.ones(1000), 0, np.ones(999)])
+
+
+def test_losses_are_described_by_their_settings_and_not_their_names():
+    loss = keras.losses.CategoricalCrossentropy
+    assert describe(loss(name="one")) == describe(loss(name="other"))
+    assert describe(loss()) != describe(loss(label_smoothing=0.1))
+    assert describe(loss()) != describe(keras.losses.CategoricalHinge())
+    assert describe(tf.constant([1.0])) == describe(np.ones(1, np.float32))
