@@ -49,7 +49,7 @@ def diagnose(
         artifact: an opened `Artifact`.
         x: `(n, ...)` float32 inside the attack's bounds.
         y: `(n,)` int labels.
-        attack: the strongest attack of the report that has an eps; what varies is PGD with its
+        attack: one of the report's that has an eps; what varies is PGD with its
             eps, norm, bounds and loss.
         seed: int, of the attacks.
         say: takes a line of progress, or None.
