@@ -27,8 +27,8 @@ def serialize(model) -> bytes:
     with scope(quantized):
         check(model)
         description = keras.saving.serialize_keras_object(model)
-    for key in ("compile_config", "build_config"):
-        description.pop(key, None)
+    description.pop("build_config", None)
+    _forget_training(description)
     if quantized:
         # TF-MOT's layers would make their variables twice: in `build`, and when called.
         for layer in description["config"]["layers"]:
@@ -36,6 +36,19 @@ def serialize(model) -> bytes:
     text = json.dumps(description, separators=(",", ":"), sort_keys=True).encode()
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=COMMON)
     return bytes([LEGACY + 2 * quantized]) + packer.compress(text) + packer.flush()
+
+
+def _forget_training(description) -> None:
+    """Takes away how a model, and those inside it, were compiled."""
+    pending = [description]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                value.pop("compile_config", None)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
 
 
 def check(model) -> None:
@@ -86,6 +99,7 @@ def rebuild(content: bytes, most: int):
     try:
         description = json.loads(text)
         with scope(bool(content[0] & 2)), _at_most(most):
+            _forget_training(description)  # Files of before have that of inner models.
             check_trusted(description, package)
             model = package.saving.deserialize_keras_object(description, safe_mode=True)
         if not isinstance(model, package.Model):

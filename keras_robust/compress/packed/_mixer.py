@@ -47,7 +47,9 @@ class Mixer:
         """
         at = contexts + self._offsets
         odds = np.empty((len(at) + 1, at.shape[1]), np.int64)
-        odds[:-1] = LOGARITHM[self._counts[1, at]] - LOGARITHM[self._counts[0, at]]
+        # Contexts that several sets of weights share are seen more often than each set is.
+        zeros, ones = LOGARITHM[np.minimum(self._counts[:, at], len(LOGARITHM) - 1)]
+        odds[:-1] = ones - zeros
         odds[-1] = _UNIT
         mixed = (self._weights[chosen] @ odds) >> 16
         chances = CHANCE[np.clip(mixed, -_LIMIT, _LIMIT) + _LIMIT]

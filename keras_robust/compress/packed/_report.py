@@ -105,7 +105,7 @@ def size_report(model_or_path) -> SizeReport:
         _row(layer, name, value, size)
         for (layer, name), value, size in zip(places, values, sizes, strict=True)
     ]
-    total = _sum(rows) if rows else dict.fromkeys(_SUMMED, 0)
+    total = _sum(rows)
     total |= {"architecture": whole - sum(sizes), "file": whole}
     total["ratio"] = 4 * total["parameters"] / whole
     return SizeReport(rows, total)
@@ -130,7 +130,7 @@ def _sum(rows) -> dict:
     total = {key: sum(row[key] for row in rows) for key in _SUMMED}
     count = max(1, total["parameters"])
     total["sparsity"] = sum(row["sparsity"] * row["parameters"] for row in rows) / count
-    total["distinct"] = max(row["distinct"] for row in rows)
+    total["distinct"] = max((row["distinct"] for row in rows), default=0)
     total["bits"] = sum(row["bits"] * row["parameters"] for row in rows) / count
     total["ratio"] = 4 * total["parameters"] / max(1, total["packed"])
     return total

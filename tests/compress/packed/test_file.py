@@ -83,6 +83,18 @@ def test_a_compiled_model_packs_as_if_it_were_not(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_compiled_models_inside_a_model(tmp_path):
+    """How they are trained is not in the file, nor asked for where an older file tells it."""
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(2.0), inner])
+    kr.compress.pack(model, tmp_path / "a")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    inner.compile(keras.optimizers.Adam(), loss)
+    kr.compress.pack(model, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert same_bits(model, kr.compress.unpack(tmp_path / "b"))
+
+
 def test_mixed_precision_stays(tmp_path, cnn):
     model = cnn(dtype="mixed_float16")
     kr.compress.pack(model, tmp_path / "m")

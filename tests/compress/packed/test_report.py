@@ -68,3 +68,10 @@ def test_wrong_arguments():
     for wrong in (3, None, b"model.krz", ["model.krz"]):
         with pytest.raises(TypeError, match="`model_or_path` must be a Keras model, or the path"):
             kr.compress.size_report(wrong)
+
+
+def test_a_model_without_weights():
+    model = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten()])
+    report = kr.compress.size_report(model)
+    assert report.total["parameters"] == report.total["dense"] == 0
+    assert "all weights" in str(report)

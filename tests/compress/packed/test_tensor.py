@@ -99,6 +99,15 @@ def test_a_small_pruned_kernel_takes_them_too(rng):
     np.testing.assert_array_equal(_tensor.decode(content, values.dtype, values.shape), values)
 
 
+def test_a_tall_kernel_of_two_columns_comes_back():
+    """Its few contexts are seen more often than each of the planes that share them."""
+    generator = np.random.default_rng(6)
+    values = generator.normal(size=(16384, 2)).astype("float32")
+    order = np.argsort(-np.abs(values), axis=None, kind="stable")
+    values.reshape(-1)[order[983:]] = 0.0
+    assert back(values) < 983 * 6
+
+
 def test_half_precision_takes_two_bytes(rng):
     values = rng.normal(size=1000).astype(np.float16).astype(np.float32)
     assert back(values) <= 2010
