@@ -1,5 +1,7 @@
 """Sets the ranges of a fake-quantized model from data, before it is trained."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -107,7 +109,7 @@ class _Watcher:
         self.low.append(float(values.min()))
         self.high.append(float(values.max()))
         if self.rule != "mean" and not self.extremes:
-            self.seen.append(values[:: -(-values.size // _MOST)])
+            self.seen.append(sample(values))
         return inputs
 
     def assign(self):
@@ -128,8 +130,19 @@ class _Watcher:
             ends = [np.percentile(values, [_TAIL, 100 - _TAIL]) for values in self.seen]
             return np.mean(ends, axis=0)
         if self.rule == "mse":
-            return least_error(np.concatenate(self.seen))
+            return least_error(np.concatenate([*self.seen, [min(self.low), max(self.high)]]))
         return sum(self.low) / len(self.low), sum(self.high) / len(self.high)
+
+
+def sample(values):
+    """At most 50,000 of a flat array, evenly spread over every axis that it had.
+
+    A step that shares a factor with the number of channels would leave some of them out.
+    """
+    step = -(-values.size // _MOST)
+    while math.gcd(step, values.size) > 1:
+        step += 1
+    return values[::step]
 
 
 def least_error(values) -> tuple[float, float]:

@@ -76,7 +76,9 @@ class LotteryTickets:
         If it does as well as the ticket, the masks alone made the difference.
         """
         masks = self.rounds[number].masks
-        model = self.training.masked(fresh_copy(self.model, seed), masks)
+
+        with self.training.seeded(1000 * seed + number):
+            model = self.training.masked(fresh_copy(self.model, seed), masks)
         trained = self.training.run(model, 1000 * seed + number)
         return _round(number, masks, trained)
 
@@ -103,8 +105,12 @@ class Training:
     monitor: str
     seed: int
 
+    def seeded(self, number: int):
+        """For making the model too: Keras 3's Dropout draws its seed when it is made."""
+        return seeded(self.seed + number)
+
     def run(self, model, number: int, callbacks=()) -> Trained:
-        with seeded(self.seed + number):
+        with self.seeded(number):
             return train_iterations(
                 self.make(model),
                 model,
@@ -198,7 +204,8 @@ def find_ticket(
         raise ValueError(f"`rewind` must be below iterations={iterations}, got {rewind}.")
     check_logit_model(model)
     check_copied(model)
-    start = copy_of(model)
+    with seeded(seed):
+        start = copy_of(model)
     names = list(find_kernels(start, layers))
     rates = layer_rates(names, rate, output_rate, scope)
     settings = dict(
@@ -239,7 +246,8 @@ def _check_monitor(trainer, validation_data, monitor):
 
 
 def _train(training, start, masks, number, rewind):
-    model = training.masked(copy_of(start), masks)
+    with training.seeded(number):
+        model = training.masked(copy_of(start), masks)
     snapshot = Snapshot(model, rewind)
     trained = training.run(model, number, [snapshot] if rewind and number == 0 else ())
     return trained, snapshot.weights
@@ -253,7 +261,8 @@ def _round(number, masks, trained) -> Round:
 
 def _smaller(model, masks, weights, rates, scope) -> dict:
     """The masks of the next round, by the weights at the end of this one's training."""
-    twin = copy_of(model)
+    with seeded(0):  # What copies draw is not the caller's.
+        twin = copy_of(model)
     twin.set_weights(weights)
     values = {name: value_of(v) for name, v in find_kernels(twin, list(masks)).items()}
     return prune_more(masks, values, rates, scope)

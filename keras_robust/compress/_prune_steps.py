@@ -39,16 +39,31 @@ def mask_callback(stage, wrapped, context):
     total = context.epochs * context.steps
 
     class Masks(Steps):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin(logs)
+            self._next = self._done = 0
+
         def on_step(self, step):
-            share_of = stage.share_at(step, total)
-            if share_of is not None:
-                found = find_kernels(wrapped, list(masks_of(wrapped)))
-                for name, mask in stage.masks(found, share_of).items():
-                    set_mask(found[name], mask)
+            # With `steps_per_execution` several steps go by between two calls.
+            turns = [stage.share_at(passed, total) for passed in range(self._next, step + 1)]
+            self._next = max(self._next, step + 1)
+            self._turn(next((turn for turn in reversed(turns) if turn is not None), None))
+
+        def on_train_batch_end(self, batch, logs=None):
+            self._done = self._epoch * self._steps + batch + 1
 
         def on_train_end(self, logs=None):
             # Where a schedule ends with the training, its last turn comes after the last step.
-            self.on_step(total)
+            self.on_step(self._done)
+            if self._done < total:
+                self._turn(stage.share_at(total, total))
+
+        def _turn(self, share_of):
+            if share_of is None:
+                return
+            found = find_kernels(wrapped, list(masks_of(wrapped)))
+            for name, mask in stage.masks(found, share_of).items():
+                set_mask(found[name], mask)
 
     return Masks(context.steps)
 

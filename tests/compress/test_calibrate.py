@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import Quantize
-from keras_robust.compress._calibrate import calibrate, calibration_batches
+from keras_robust.compress._calibrate import calibrate, calibration_batches, sample
 from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
 
@@ -130,3 +130,12 @@ def test_inputs_that_fit(tools):
     np.testing.assert_array_equal(np.concatenate(batches), x)
     unknown = DATA(x).batch(8).filter(lambda x: True)
     assert len(list(calibration_batches(unknown, tools.model()))) == 5
+
+
+@pytest.mark.parametrize("shape", [(128, 32, 32, 64), (32, 64, 64, 12), (7, 11, 13, 17), (3, 1)])
+def test_a_sample_sees_every_channel_alike(shape):
+    channels = np.broadcast_to(np.arange(shape[-1], dtype=np.uint8), shape).reshape(-1)
+    seen = sample(channels)
+    assert min(channels.size, 10_000) <= seen.size <= 50_000
+    counts = np.bincount(seen, minlength=shape[-1])
+    assert counts.max() - counts.min() <= 1

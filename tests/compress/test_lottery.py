@@ -1,6 +1,7 @@
 """The shares of the paper, rewinding, controls, and rounds kept on disk."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -131,6 +132,26 @@ def test_rounds_there_are_not_trained_again(search, data, monkeypatch):
     file = settings["folder"] / "settings.json"
     assert json.loads(file.read_text())["rewind"] == 3
     assert len(list(settings["folder"].iterdir())) == 4
+
+
+def test_a_search_repeats_with_dropout_and_leaves_the_callers_randomness(data):
+    model = make_model()
+    model = keras.Sequential([keras.Input((36,)), *model.layers[:1], keras.layers.Dropout(0.5)])
+    model.add(keras.layers.Dense(3, kernel_initializer="zeros", name="out"))
+    random.seed(3)
+    np.random.seed(3)
+    before = random.getstate()
+    found = []
+    for _ in range(2):
+        tickets = find_ticket(model, data, data, iterations=6, every=3, rounds=1, verbose=0)
+        found.append([row.trained.last_weights for row in tickets.rounds])
+        found[-1].append(tickets.control(1).trained.last_weights)
+        assert random.getstate() == before
+        random.random()
+        before = random.getstate()
+    for first, again in zip(*found):
+        for a, b in zip(first, again):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_robust_tickets(data):

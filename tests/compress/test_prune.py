@@ -133,6 +133,21 @@ def test_one_threshold_over_all_layers_rises_by_the_schedule(tools):
         np.testing.assert_array_equal(np.sort(np.abs(values))[-top:], largest)
 
 
+@pytest.mark.parametrize("settings", [{}, {"end": 1.0, "frequency": 3}, {"schedule": "constant"}])
+@pytest.mark.parametrize("every", [1, 3, 4])
+def test_no_turn_is_missed_when_several_steps_go_by_at_once(tools, every, settings):
+    def tune(model):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, steps_per_execution=every)
+        return model
+
+    stage = Prune(0.9, scope="global", **settings)
+    result = Recipe([stage]).run(tools.model(), tools.dataset(), epochs=5, fine_tune=tune)
+    found = kernels(result.model).values()
+    zeros = sum(np.sum(kernel.values == 0) for kernel in found)
+    assert abs(zeros / sum(kernel.values.size for kernel in found) - 0.9) < 0.01
+
+
 def test_global_zeros_outlive_training_and_clustering(tools):
     # Cluster needs TF-MOT, Prune in a recipe does not.
     stages = [Prune(0.8, scope="global"), *([Cluster(8)] if LEGACY else [])]
