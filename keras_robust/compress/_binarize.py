@@ -68,7 +68,7 @@ def binarize(
     check_graph(model)
     if test_weights not in TEST_WEIGHTS:
         raise ValueError(f"`test_weights` must be one of {TEST_WEIGHTS}, got {test_weights!r}.")
-    chosen = set(_chosen(model, freeze_layers(layers)))
+    chosen = {id(layer) for layer in _chosen(model, freeze_layers(layers))}
     settings = {
         "stochastic": stochastic,
         "test_weights": test_weights,
@@ -76,7 +76,7 @@ def binarize(
         "seed": seed,
     }
     return replace(
-        model, lambda layer: [_binary(layer, scale, settings)] if layer.name in chosen else None
+        model, lambda layer: [_binary(layer, scale, settings)] if id(layer) in chosen else None
     )
 
 
@@ -183,10 +183,9 @@ class Binarize:
         """The names of the layers to binarize; raises `ValueError` when something is wrong."""
         check_graph(model)
         chosen = _chosen(model, self.layers)
-        for layer in plain_layers(model):
-            if layer.name in chosen:
-                _mean_magnitude(layer)
-        return chosen
+        for layer in chosen:
+            _mean_magnitude(layer)
+        return [layer.name for layer in chosen]
 
     def wrap(self, model, context: Context):
         """A copy of the flat `model` with binary layers."""
@@ -232,29 +231,38 @@ class _Settle(keras.callbacks.Callback):
                 give_weights(layer, settled.get_weights())
 
 
-def _chosen(model, layers) -> list[str]:
-    known = {layer.name: layer for layer in plain_layers(model)}
-    offered = [name for name, layer in known.items() if _possible(layer)]
+def _chosen(model, layers) -> list:
+    offered = plain_layers(model)
+    possible = [layer for layer in offered if _possible(layer)]
+    names = [layer.name for layer in possible]
     if layers is None:
-        chosen = offered
+        chosen = possible
     elif callable(layers):
-        chosen = [name for name in offered if layers(known[name])]
+        chosen = [layer for layer in possible if layers(layer)]
     else:
+        known = {layer.name: layer for layer in offered}
         unknown = [name for name in layers if name not in known]
         if unknown:
             raise ValueError(
                 f"`layers` names {unknown}, which the model does not have. Layers to binarize: "
-                f"{offered}."
+                f"{names}."
             )
-        refused = {name: type(known[name]).__name__ for name in layers if name not in offered}
+        refused = {name: type(known[name]).__name__ for name in layers if name not in names}
         if refused:
             raise ValueError(
                 f"`layers` names {refused}, which cannot be binary: only Dense, Conv2D without "
-                f"groups and DepthwiseConv2D, channels last. Layers to binarize: {offered}."
+                f"groups and DepthwiseConv2D, channels last. Layers to binarize: {names}."
             )
-        chosen = list(layers)
+        twice = [name for name in layers if names.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"`layers` names {twice}, but several layers of the models inside have that name. "
+                "Give them different names, or choose with layers=lambda layer: ..."
+            )
+        chosen = [layer for layer in possible if layer.name in layers]
     if not chosen:
-        raise ValueError(f"`model` {model.name!r} has no layer to binarize among {list(known)}.")
+        known = [layer.name for layer in offered]
+        raise ValueError(f"`model` {model.name!r} has no layer to binarize among {known}.")
     return chosen
 
 

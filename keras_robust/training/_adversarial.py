@@ -33,6 +33,7 @@ from keras_robust.training._choices import settle, xla_of
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
+from keras_robust.training._interrupt import keeps_objective
 from keras_robust.training._parts import Gradients, parts_of
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
@@ -185,6 +186,7 @@ class AdversarialTraining(keras.Model):
             optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs
         )
 
+    @keeps_objective
     def fit(self, x=None, y=None, *args, resume=None, **kwargs):
         """Trains `model`, as `keras.Model.fit`, with the data checked first.
 
@@ -196,7 +198,8 @@ class AdversarialTraining(keras.Model):
             resume: folder where the state after each epoch is kept, and at Ctrl-C that of the
                 step. If it holds one, training goes on from there, to the same weights as
                 without the interruption. `x` must
-                then be a dataset, one with a seeded shuffle if it shuffles. What callbacks
+                then be a dataset, one with a seeded shuffle if it shuffles, and made anew
+                where it was trained on in this process before. What callbacks
                 count (the patience of `EarlyStopping`) starts anew, and so do, under tf_keras,
                 the random numbers of layers such as Dropout, which is warned of.
             **kwargs: as for `keras.Model.fit`.

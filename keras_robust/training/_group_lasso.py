@@ -77,11 +77,17 @@ class ProximalGroupLasso(keras.callbacks.Callback):
     def _chosen(self) -> list:
         # Trainers hold the model that they train; other parts of them are not ours to shrink.
         trained = getattr(self.model, "model", self.model)
-        found = {}
-        for layer in trained._flatten_layers():
-            if type(layer).__name__ in _KERNELS:
-                found[layer.name] = layer
+        offered = [each for each in trained._flatten_layers() if type(each).__name__ in _KERNELS]
+        offered = list({id(layer): layer for layer in offered}.values())
         if self.layers is not None:
+            names = [layer.name for layer in offered]
+            twice = [name for name in self.layers if names.count(name) > 1]
+            if twice:
+                raise ValueError(
+                    f"`layers` names {twice}, but several layers of the models inside have that "
+                    "name. Give them different names."
+                )
+            found = dict(zip(names, offered, strict=True))
             missing = [name for name in self.layers if name not in found]
             if missing:
                 raise ValueError(
@@ -95,7 +101,7 @@ class ProximalGroupLasso(keras.callbacks.Callback):
                     "trainable=True."
                 )
             return [found[name] for name in self.layers]
-        chosen = list(found.values())
+        chosen = offered
         if not {"channels", "shapes"} & set(self.penalty.groups):
             chosen = chosen[:-1]
         chosen = [layer for layer in chosen if layer.trainable]

@@ -1,6 +1,7 @@
-"""Ctrl-C that waits for the step under way."""
+"""Ctrl-C that waits for the step under way, and what must be so after it."""
 
 import contextlib
+import functools
 import signal
 import threading
 
@@ -48,3 +49,21 @@ class CtrlC:
         if self.waiting:
             self.waiting = False
             raise KeyboardInterrupt
+
+
+def keeps_objective(fit):
+    """A `fit` whose trainer has, however it ends, the objective that it was given.
+
+    A callback may change it, and Keras tells callbacks nothing of an exception.
+    """
+
+    @functools.wraps(fit)
+    def kept(self, *args, **kwargs):
+        objective = self.objective
+        try:
+            return fit(self, *args, **kwargs)
+        finally:
+            if self.objective is not objective:
+                self.objective, self.train_function = objective, None
+
+    return kept

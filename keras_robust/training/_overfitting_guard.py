@@ -56,7 +56,6 @@ class OverfittingGuard(Remembering):
         self.x, self.y = check_images(x), check_labels(y)
         check_same_length(self.x, self.y)
         self.attack, self.drop, self.every, self.fallback = attack, drop, every, fallback
-        self._original = None
 
     @property
     def collapsed(self) -> bool:
@@ -85,7 +84,6 @@ class OverfittingGuard(Remembering):
         if self.attack is None:
             ball = trainer.attack
             self.attack = PGD(ball.eps, norm=ball.norm, steps=10, bounds=ball.bounds)
-        self._original = trainer.objective
         if self.collapsed:
             self._train_with(self.fallback)
 
@@ -100,11 +98,6 @@ class OverfittingGuard(Remembering):
         accuracy = self._check()
         if logs is not None:
             logs["guard_robust_accuracy"] = accuracy
-
-    def on_train_end(self, logs=None):
-        # The trainer is left as it was given: a second `fit` with this guard goes on anyway.
-        if self._trainer.objective is not self._original:
-            self._train_with(self._original)
 
     def _check(self) -> float:
         """Measures, keeps the weights if they are the best, acts if they have collapsed."""

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import warnings
+import weakref
 import zipfile
 
 import numpy as np
@@ -26,6 +27,9 @@ from keras_robust.distribute import is_chief, workers
 from keras_robust.training._carried import Replicas
 from keras_robust.training._choices import Choice
 from keras_robust.training._interrupt import CtrlC
+
+# Datasets whose iterators have been drawn here: a seeded shuffle cannot be set back.
+_DRAWN = weakref.WeakSet()
 
 
 class Remembering(keras.callbacks.Callback, abc.ABC):
@@ -109,7 +113,7 @@ class Resume(keras.callbacks.Callback):
             warnings.warn(
                 f"Under tf_keras the random numbers of layer {layer!r} cannot be resumed: after an "
                 "interruption this run goes on, but not to the very same weights. Keras 3 can.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _make_room(self):
@@ -162,6 +166,13 @@ class Resume(keras.callbacks.Callback):
         self.epochs = [(number, logs) for number, logs in meta["epochs"]]
         self.batches, self.choice = meta["batches"], Choice(*meta["choice"])
         self.metrics = [state[f"metric_{i}"] for i in range(meta["metrics"])]
+        if self.dataset in _DRAWN and (self.epochs or self.batches):
+            warnings.warn(
+                "`x` has been trained on with `resume` in this process before. If it shuffles, its "
+                "next orders are others than those of a run without interruption: to train the "
+                "very same weights make the dataset anew before `fit`.",
+                stacklevel=4,
+            )
         # A seeded shuffle draws a new order for each iterator: skip those already used.
         for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
             next(iter(self.dataset))
@@ -195,6 +206,7 @@ class Resume(keras.callbacks.Callback):
         Returns:
             What `fit` returns.
         """
+        _DRAWN.add(self.dataset)
         try:
             with self._ctrl_c.held_back(self._in_epoch):
                 if self.batches and initial_epoch < epochs:

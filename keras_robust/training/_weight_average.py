@@ -25,7 +25,8 @@ class WeightAverage(Remembering):
         decay: of the moving average for each step, in [0, 1), lower at first:
             `min(decay, (1 + n) / (10 + n))` at the n-th. None: equal weights for each epoch.
             With `compile(steps_per_execution=k)` it moves once in k steps.
-        start: number of the first epoch that counts.
+        start: number of the first epoch that counts; until then the average is the weights
+            themselves.
         batch_norm: `tf.data.Dataset` of inputs, or of `(inputs, ...)`, on which the statistics
             of the averaged model are measured; adversarial ones where it was trained on such.
 
@@ -89,8 +90,9 @@ class WeightAverage(Remembering):
         """The model holds the average inside, and its own weights again afterwards."""
         variables = self._trained.variables
         kept = [tf.convert_to_tensor(variable) for variable in variables]
-        self.keep()
         try:
+            if self._begun():
+                self.keep()
             yield
         finally:
             for variable, value in zip(variables, kept):
@@ -100,14 +102,21 @@ class WeightAverage(Remembering):
         """Puts the average into the model for good.
 
         Raises:
-            ValueError: before `fit`.
+            ValueError: before `fit`, or before an epoch of it has counted.
         """
         if self.created is None:
             raise ValueError("There is no average yet: give the callback to `fit` first.")
+        if not self._begun():
+            raise ValueError(
+                f"There is no average yet: `fit` ended before epoch start={self.start} had counted."
+            )
         for variable, value in zip(self._raw, self._average):
             variable.assign(value)
         if self.batch_norm is not None:
             measure_batch_norm(self._trained, self.batch_norm)
+
+    def _begun(self) -> bool:
+        return int(tf.convert_to_tensor(self._count)) > 0
 
     def _add(self):
         """Moves the average towards the weights; until the first count it is them."""

@@ -123,6 +123,20 @@ def test_layers_by_name_and_by_function(plain):
         binarize(plain, layers=lambda layer: False)
 
 
+def test_layers_of_one_name_in_several_models():
+    def branch():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="d")])
+
+    inputs, a, b = keras.Input((4,)), branch(), branch()
+    joined = keras.layers.Concatenate()([a(inputs), b(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(2, name="out")(joined))
+    binary = kr.compress.binarize(model, layers=lambda layer: layer is b.layers[-1])
+    kinds = [type(layer).__name__ for layer in binary._flatten_layers() if layer.name == "d"]
+    assert sorted(kinds) == ["BinaryDense", "Dense"]
+    with pytest.raises(ValueError, match=r"names \['d'\], but several layers"):
+        kr.compress.binarize(model, layers=["d"])
+
+
 def test_trains_on(binary):
     x, y = X[:4], np.arange(4) % 3
     model = binarize(freeze_binary(binary))

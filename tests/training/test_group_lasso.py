@@ -122,3 +122,20 @@ def test_frozen_layers_are_left_alone(rng):
     named = ProximalGroupLasso(GroupLasso(1.0), layers=["frozen"])
     with pytest.raises(ValueError, match=r"`layers` names \['frozen'\], whose trainable is False"):
         model.fit(x, np.ones((8, 2)), callbacks=[named], verbose=0)
+
+
+def test_layers_of_one_name_in_several_models():
+    def branch():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="d")])
+
+    inputs, a, b = keras.Input((4,)), branch(), branch()
+    joined = keras.layers.Concatenate()([a(inputs), b(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(2)(joined))
+    model.compile("sgd", "mse")
+    lasso = ProximalGroupLasso(GroupLasso(1e6))
+    model.fit(np.ones((8, 4)), np.ones((8, 2)), callbacks=[lasso], verbose=0)
+    assert not np.any(a.layers[-1].get_weights()[0]) and not np.any(b.layers[-1].get_weights()[0])
+    assert np.any(model.layers[-1].get_weights()[0])
+    lasso = ProximalGroupLasso(GroupLasso(1e6), layers=["d"])
+    with pytest.raises(ValueError, match=r"names \['d'\], but several layers"):
+        model.fit(np.ones((8, 4)), np.ones((8, 2)), callbacks=[lasso], verbose=0)

@@ -136,6 +136,36 @@ def test_resumes_to_the_same_weights(cnn, blobs, data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+class StopWhenCollapsed(keras.callbacks.Callback):
+    def __init__(self, guard):
+        super().__init__()
+        self.guard = guard
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.guard.collapsed:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:Robust accuracy")
+def test_interrupted_with_the_fallback_it_has_its_objective_again(cnn, blobs, data, tmp_path):
+    model, objective = cnn(), Collapsing()
+    guard = OverfittingGuard(*blobs(24, seed=1))
+    trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1, steps=2), objective)
+    TRAINER[:] = [trainer]
+    trainer.compile(keras.optimizers.Adam(0.02))
+    settings = dict(epochs=16, verbose=0, resume=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, callbacks=[guard, StopWhenCollapsed(guard)], **settings)
+    assert guard.collapsed and trainer.objective is objective
+    # The same trainer goes on, with the fallback, to the weights of a run without interruption.
+    trainer.fit(data, callbacks=[guard], **settings)
+    assert int(steps_taken(trainer)) == 48 and trainer.objective is objective
+    whole = cnn()
+    fit(whole, data, OverfittingGuard(*blobs(24, seed=1)), epochs=16)
+    for a, b in zip(whole.get_weights(), model.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_resumed_run_looks_at_the_same_steps(cnn, blobs, data, tmp_path, monkeypatch):
     looked = []
     check = OverfittingGuard._check

@@ -102,6 +102,31 @@ def test_keeps_the_average_for_good(cnn, data):
         np.testing.assert_array_equal(a, b)
 
 
+def test_until_an_epoch_counts_there_is_none(cnn, blobs, data):
+    """The model's own weights stand for it, and it cannot be kept."""
+    model, average = cnn(), WeightAverage(blobs(48), start=5)
+    logs = fit(model, data, average, epochs=2, validation_data=blobs(48)).logs
+    assert logs["val_average_accuracy"] == logs["val_accuracy"]
+    trained = model.get_weights()
+    for a, b in zip(averaged(model, average), trained):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="`fit` ended before epoch start=5 had counted"):
+        average.keep()
+    for a, b in zip(model.get_weights(), trained):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_statistics_that_cannot_be_measured_leave_the_model_alone(cnn, data):
+    wrong = tf.data.Dataset.from_tensors(np.zeros((4, 7, 9, 1), "float32"))
+    model, average = cnn(batch_norm=True), WeightAverage(decay=0.5, batch_norm=wrong)
+    fit(model, data, average)
+    before = model.get_weights()
+    with pytest.raises(Exception, match="shape|incompatible"), average.applied():
+        pass
+    for a, b in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_averages_a_plain_keras_model_too(cnn, blobs):
     (x, y), model = blobs(48), cnn()
     average = WeightAverage((x, y), decay=None)
