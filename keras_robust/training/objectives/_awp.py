@@ -82,9 +82,11 @@ class _Inference:
 def _placed(weights, values):
     """`weights` hold `values` inside, and afterwards, to the bit, what they held before."""
     kept = [tf.convert_to_tensor(weight) for weight in weights]
-    _assign(weights, values)
-    yield
-    _assign(weights, kept)
+    try:
+        _assign(weights, values)
+        yield
+    finally:
+        _assign(weights, kept)
 
 
 def _over_replicas(gradients, share):
