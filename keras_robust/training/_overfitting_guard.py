@@ -30,8 +30,8 @@ class OverfittingGuard(Remembering):
         y: `(n,)` their labels.
         attack: that measures; default PGD-10 in the trainer's ball.
         drop: of robust accuracy below its best that counts as collapse, in (0, 1).
-        every: steps between measurements inside an epoch, or None; with
-            `compile(steps_per_execution=k)` one counts for k.
+        every: steps between measurements inside an epoch, or None; executions of k steps each with
+            `compile(steps_per_execution=k)`.
         fallback: objective to go on with.
 
     Raises:
