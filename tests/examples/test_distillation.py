@@ -12,9 +12,9 @@ def test_quick(load_example, tmp_path, capsys):
     assert list(rows) == list(example.PAPER)
     # Little training on little data, but far from the 900 of chance.
     assert all(threes <= wrong < 600 for wrong, threes in rows.values())
-    logits = np.load(tmp_path / "teacher.npy")
-    assert logits.shape == (3000, 1, 10)
-    _, _, (x, y) = example.mnist(4000)
+    logits = np.load(tmp_path / "teacher_2.npy")
+    assert logits.shape == (4000, 1, 10)
+    _, (x, y) = example.mnist(4000)
     student = example.dense(800 // 8, 1)
     student.load_weights(tmp_path / "no_threes_2.weights.h5")
     assert int(np.sum(np.argmax(student(x), axis=1) != y)) == rows["no threes"][0]
