@@ -166,16 +166,20 @@ class Feedback(Objective):
 
     def perturb(self, step, x, y):
         """Renews the pools; what it returns, and the step trains on, is the batch."""
-        own, labels = x[: self.renewed], y[: self.renewed]
+        own, labels, made = x[: self.renewed], y[: self.renewed], []
         for number, (cut, pool) in enumerate(zip(self.cuts, self.pools)):
             values = own if cut.below is None else cut.below(own, training=False)
             seed = fold(step.seed, number)
             values = tf.cast(values, tf.float32)
-            pool.write(adversarial_outputs(self.attack, cut.above, values, labels, seed), labels)
-        return x
+            made.append(adversarial_outputs(self.attack, cut.above, values, labels, seed))
+            pool.write(made[-1], labels)
+        # The gradients of the layers below a cut do not depend on its pool, and TensorFlow's
+        # optimizer of graphs loses sight of weights that must be read for it before they move.
+        with tf.control_dependencies(made):
+            return tf.identity(x)
 
     def minimise(self, step, x, x_adv, y, sample_weight):
-        logits = step.model(x, training=True)
+        logits = step.model(x_adv, training=True)
         loss = step.compiled_loss(y, logits, sample_weight)
         for number, (cut, pool) in enumerate(zip(self.cuts, self.pools)):
             rows = -(-tf.shape(x)[0] // len(self.pools))
