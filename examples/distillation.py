@@ -58,15 +58,15 @@ def main(arguments=None) -> dict:
     held = min(HELD_OUT, len(train[0]) // 4)
     narrower, batch = (8, 32) if options.quick else (1, 128)
     dtype = "mixed_bfloat16" if options.bfloat16 else "float32"
-    nets = Networks(options.output)
+    nets = Networks(options.output, epochs)
 
     def student():
         return dense(800 // narrower, 1, dtype, first=0.2)
 
     large = dense(1200 // narrower, 0, dtype, dropout=True)
     seen = moved(*(part[held:] for part in train), batch)
-    teacher = nets.get("teacher", large, fit_adam, seen, epochs)
-    labels = nets.get("student_labels", student(), fit_sgd, batches(*train, batch), epochs)
+    teacher = nets.get("teacher", large, fit_adam, seen)
+    labels = nets.get("student_labels", student(), fit_sgd, batches(*train, batch))
     logits = kr.training.teacher_logits(teacher, train[0], options.output / f"teacher_{epochs}.npy")
 
     def distil(student, data, epochs):
@@ -74,11 +74,10 @@ def main(arguments=None) -> dict:
         fit_sgd(trainer, data, epochs)
 
     data = kr.training.with_logits(*train, logits, batch)
-    distilled = nets.get("student_distilled", student(), distil, data, epochs)
-    others = np.flatnonzero(train[1] != 3)
-    others = others[others >= held]
+    distilled = nets.get("student_distilled", student(), distil, data)
+    others = held + np.flatnonzero(train[1][held:] != 3)
     data = kr.training.with_logits(train[0][others], train[1][others], logits[others], batch)
-    without = nets.get("no_threes", student(), distil, data, epochs)
+    without = nets.get("no_threes", student(), distil, data)
     raised = best_bias(without, *(part[:held] for part in train))
 
     rows = {
@@ -99,15 +98,15 @@ def main(arguments=None) -> dict:
 class Networks:
     """Trained networks, kept in a folder: an interrupted run goes on."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, epochs):
+        self.folder, self.epochs = folder, epochs
         folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, name, model, train, data, epochs):
-        path = self.folder / f"{name}_{epochs}.weights.h5"
+    def get(self, name, model, train, data):
+        path = self.folder / f"{name}_{self.epochs}.weights.h5"
         if not path.exists():
             print(f"training {name}", flush=True)
-            train(model, data, epochs)
+            train(model, data, self.epochs)
             model.save_weights(path)
         model.load_weights(path)
         return model
@@ -141,7 +140,7 @@ def fit_adam(trainer, data, epochs):
 
 
 def fit_sgd(trainer, data, epochs):
-    """At a rate that is high for as long as it goes: it makes the better students."""
+    """At a rate as high as it goes, which makes the better students."""
     steps = epochs * int(data.cardinality())
     warmup = min(300, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(

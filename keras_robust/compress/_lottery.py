@@ -14,7 +14,6 @@ from keras_robust.compress._masks import (
     find_kernels,
     fresh_copy,
     put_masks,
-    value_of,
 )
 from keras_robust.compress._prune_checks import check_choice
 from keras_robust.compress._seeds import seeded
@@ -76,7 +75,6 @@ class LotteryTickets:
         If it does as well as the ticket, the masks alone made the difference.
         """
         masks = self.rounds[number].masks
-
         with self.training.seeded(1000 * seed + number):
             model = self.training.masked(fresh_copy(self.model, seed), masks)
         trained = self.training.run(model, 1000 * seed + number)
@@ -261,10 +259,9 @@ def _round(number, masks, trained) -> Round:
 
 def _smaller(model, masks, weights, rates, scope) -> dict:
     """The masks of the next round, by the weights at the end of this one's training."""
-    with seeded(0):  # What copies draw is not the caller's.
-        twin = copy_of(model)
-    twin.set_weights(weights)
-    values = {name: value_of(v) for name, v in find_kernels(twin, list(masks)).items()}
+    places = {id(variable): place for place, variable in enumerate(model.weights)}
+    kernels = find_kernels(model, list(masks))
+    values = {name: weights[places[id(kernel)]] for name, kernel in kernels.items()}
     return prune_more(masks, values, rates, scope)
 
 

@@ -45,9 +45,9 @@ def mask_callback(stage, wrapped, context):
 
         def on_step(self, step):
             # With `steps_per_execution` several steps go by between two calls.
-            turns = [stage.share_at(passed, total) for passed in range(self._next, step + 1)]
-            self._next = max(self._next, step + 1)
-            self._turn(next((turn for turn in reversed(turns) if turn is not None), None))
+            passed = range(step, self._next - 1, -1)
+            self._turn(next(filter(None, (stage.share_at(each, total) for each in passed)), None))
+            self._next = step + 1
 
         def on_train_batch_end(self, batch, logs=None):
             self._done = self._epoch * self._steps + batch + 1

@@ -78,7 +78,6 @@ class ProximalGroupLasso(keras.callbacks.Callback):
         # Trainers hold the model that they train; other parts of them are not ours to shrink.
         trained = getattr(self.model, "model", self.model)
         offered = [each for each in trained._flatten_layers() if type(each).__name__ in _KERNELS]
-        offered = list({id(layer): layer for layer in offered}.values())
         if self.layers is not None:
             names = [layer.name for layer in offered]
             twice = [name for name in self.layers if names.count(name) > 1]

@@ -292,20 +292,14 @@ def test_a_single_callback_is_taken(cnn, data, tmp_path):
     assert history.epoch == [0, 1]
 
 
-def test_a_dataset_that_was_trained_on_is_warned_of(blobs, tmp_path):
+def test_a_dataset_that_was_trained_on_is_warned_of(cnn, blobs, tmp_path):
     def shuffled():
         return tf.data.Dataset.from_tensor_slices(blobs(48)).shuffle(48, seed=1).batch(16)
 
-    trainer = kr.AdversarialTraining(make_dense(), kr.attacks.FGSM(0.1))
-    trainer.compile("sgd")
-    data, settings = shuffled(), dict(verbose=0, resume=tmp_path)
+    trainer, data, settings = make_trainer(cnn()), shuffled(), dict(verbose=0, resume=tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         trainer.fit(data, epochs=1, **settings)
         trainer.fit(shuffled(), epochs=2, **settings)
     with pytest.warns(UserWarning, match="make the dataset anew before `fit`"):
         trainer.fit(data, epochs=3, **settings)
-
-
-def make_dense():
-    return keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])

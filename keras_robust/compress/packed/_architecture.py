@@ -13,7 +13,7 @@ from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._quantized import is_quantized, scope
-from keras_robust.compress.packed._trusted import check_trusted
+from keras_robust.compress.packed._trusted import check_trusted, entries
 from keras_robust.compress.packed._words import COMMON
 from keras_robust.layers import introduce
 
@@ -40,15 +40,8 @@ def serialize(model) -> bytes:
 
 def _forget_training(description) -> None:
     """Takes away how a model, and those inside it, were compiled."""
-    pending = [description]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            if "class_name" in value:
-                value.pop("compile_config", None)
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
+    for entry in entries(description):
+        entry.pop("compile_config", None)
 
 
 def check(model) -> None:

@@ -29,12 +29,18 @@ def check_trusted(description, package) -> None:
     Raises:
         ValueError: what it names that is not allowed, or that is not imported yet.
     """
+    for entry in entries(description):
+        _check(entry, package)
+
+
+def entries(description):
+    """What names a class, at any depth; an entry may be changed before what is in it follows."""
     pending = [description]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
             if "class_name" in value:
-                _check(value, package)
+                yield value
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
