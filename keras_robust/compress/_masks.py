@@ -18,6 +18,7 @@ KINDS = (
     "Conv1D",
     "Conv2D",
     "Conv3D",
+    "Conv1DTranspose",
     "Conv2DTranspose",
     "Conv3DTranspose",
     "SeparableConv1D",

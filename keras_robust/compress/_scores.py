@@ -76,8 +76,14 @@ class PruneByScores:
         found = find_kernels(twin, self.layers)
         phase = Phase()
         constrained = set()
+        turned = {
+            id(getattr(layer, "kernel", None))
+            for layer in twin._flatten_layers()
+            if type(layer).__name__.endswith("Transpose")
+        }
         for name, variable in found.items():
-            scored = Scored(variable, self._share(name), self.rate, phase)
+            share = self._share(name)
+            scored = Scored(variable, share, self.rate, phase, id(variable) in turned)
             constrain(variable, scored)
             variable.assign(scored.kernel())
             constrained.add(id(variable))
@@ -187,9 +193,9 @@ class Frozen:
 class Scored:
     """The constraint of a kernel: its update moves the scores, or what the masks leave of it."""
 
-    def __init__(self, variable, sparsity, rate, phase):
+    def __init__(self, variable, sparsity, rate, phase, turned=False):
         weights = value_of(variable).astype("float32")
-        scores = initial_scores(weights)
+        scores = initial_scores(weights, turned)
         self.kept = kept(weights.size, sparsity)
         self.rate = rate
         self.phase = phase
@@ -228,9 +234,12 @@ def top(values, count: int) -> tf.Tensor:
     return tf.reshape(ones, values.shape)
 
 
-def initial_scores(weights) -> np.ndarray:
-    """`sqrt(6 / fan_in) * w / max|w|`, float32; HYDRA's scaled initialisation."""
-    fan_in = math.prod(weights.shape[:-1])
+def initial_scores(weights, turned=False) -> np.ndarray:
+    """`sqrt(6 / fan_in) * w / max|w|`, float32; HYDRA's scaled initialisation.
+
+    `turned`: of a transposed convolution, whose kernel has its outputs before its inputs.
+    """
+    fan_in = weights.size // weights.shape[-2 if turned else -1]
     largest_weight = np.max(np.abs(weights))
     scale = 0.0 if largest_weight == 0 else math.sqrt(6 / fan_in) / largest_weight
     return (scale * weights).astype("float32")

@@ -90,6 +90,12 @@ def test_kernels_inside_of_models_and_not_of_depthwise_layers():
         find_kernels(model, lambda layer: False)
 
 
+def test_kernels_of_transposed_convolutions():
+    layers = [keras.Input((6, 2)), keras.layers.Conv1DTranspose(3, 2, name="up")]
+    model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(2, name="out")])
+    assert list(find_kernels(model)) == ["up", "out"]
+
+
 def test_errors(cnn):
     with pytest.raises(ValueError, match=r"mask of layer .* has shape \(2,\)"):
         model = cnn()

@@ -118,6 +118,14 @@ def test_first_scores_are_scaled_by_layer(rng):
     assert not scores_file.initial_scores(np.zeros((2, 2), "float32")).any()
 
 
+def test_kernels_of_transposed_convolutions_have_their_inputs_last():
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2DTranspose(5, 3, name="back")])
+    wrapped = PruneByScores(0.5).wrap(model, Context(1, 1))
+    scores = find_kernels(wrapped)["back"].constraint.scores.numpy()
+    assert np.isclose(np.abs(scores).max(), np.sqrt(6 / 18))
+
+
 def test_top_keeps_exactly_so_many_also_among_equals():
     values = tf.constant([[1.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
     assert scores_file.top(values, 3).numpy().tolist() == [[1, 1, 0], [0, 1, 0]]
