@@ -1,5 +1,6 @@
 """The condition number of each kernel of a model."""
 
+import collections
 import dataclasses
 import math
 
@@ -15,7 +16,7 @@ class ConditionNumbers:
     """The extreme singular values of each kernel; print it for a table.
 
     Attributes:
-        rows: one dict a kernel: layer, kind, layers (names, two for a product), shape (of the
+        rows: one dict a kernel: layer, kind, layers (names, several for a product), shape (of the
             matrix), rank (its largest possible one), largest and smallest (singular values),
             condition (their ratio, infinite where the smallest is rounding), stable_rank (sum of
             the squared singular values by the largest one's square: how many directions matter).
@@ -64,9 +65,9 @@ class ConditionNumbers:
 def condition_numbers(model) -> ConditionNumbers:
     """The condition number of each Dense and Conv2D kernel, as a matrix.
 
-    A convolution counts as its matrix of k k I x O. Where one linear layer without a bias leads
-    into a Dense or 1x1 Conv2D only, as `kr.compress.Factorize` makes them, the product of the
-    two is meant, with as many singular values as its rank; so it is for `LowRankDense` and
+    A convolution counts as its matrix of k k I x O. Where linear layers without a bias lead into
+    a Dense or 1x1 Conv2D only, as `kr.compress.Factorize` makes them, the product of them all
+    is meant, with as many singular values as its rank; so it is for `LowRankDense` and
     `LowRankConv2D`. Perturbations of an input can grow by the largest singular value relative to
     others that shrink by the smallest: networks of low rank with large condition numbers lose
     adversarial robustness (https://arxiv.org/abs/2306.01485).
@@ -93,7 +94,7 @@ def condition_numbers(model) -> ConditionNumbers:
     found, pairs = {}, {}
     _collect(model, found, pairs)
     firsts = {id(first) for first in pairs.values()}
-    rows = [_row(layer, pairs.get(key)) for key, layer in found.items() if key not in firsts]
+    rows = [_row(_chain(layer, pairs)) for key, layer in found.items() if key not in firsts]
     if not rows:
         raise ValueError(f"`model` {model.name!r} has no Dense or Conv2D kernel.")
     return ConditionNumbers(rows)
@@ -107,8 +108,9 @@ def _collect(model, found: dict, pairs: dict) -> None:
             f"Model {model.name!r} has no graph of layers: it is subclassed or not built. Build it "
             "with the functional API, or as a Sequential that starts with an Input."
         )
-    made, uses = {}, {}
+    made, uses, times = {}, {}, collections.Counter()
     for layer, args, kwargs, outputs in calls_of(graph):
+        times[id(layer)] += 1
         if isinstance(layer, keras.Model):
             _collect(layer, found, pairs)
         elif _parts(layer):
@@ -117,9 +119,17 @@ def _collect(model, found: dict, pairs: dict) -> None:
             uses.setdefault(made.get(key), []).append(layer)
         made |= dict.fromkeys(_keys(outputs), id(layer))
     for key, users in uses.items():
-        first = found.get(key)
-        if first is not None and len(users) == 1 and _linear(first) and _pointwise(users[0]):
+        first, once = found.get(key), times[key] == len(users) == times[id(users[0])] == 1
+        if first is not None and once and _linear(first) and _pointwise(users[0]):
             pairs[id(users[0])] = first
+
+
+def _chain(layer, pairs) -> list:
+    """The layers whose product counts, `layer` the last of them."""
+    chain = [layer]
+    while id(chain[0]) in pairs:
+        chain.insert(0, pairs[id(chain[0])])
+    return chain
 
 
 def _keys(value) -> list[tuple]:
@@ -159,8 +169,8 @@ def _pointwise(layer) -> bool:
     )
 
 
-def _row(layer, first) -> dict:
-    parts = [*(_parts(first) if first is not None else []), *_parts(layer)]
+def _row(chain) -> dict:
+    parts, layer = [part for each in chain for part in _parts(each)], chain[-1]
     matrix = parts[0]
     for part in parts[1:]:
         matrix = matrix @ part
@@ -169,11 +179,10 @@ def _row(layer, first) -> dict:
     largest, smallest = float(values[0]), float(values[-1])
     # float32 weights: what is below is rounding.
     rounding = largest * max(matrix.shape) * float(np.finfo("float32").eps)
-    names = [own.name for own in (first, layer) if own is not None]
     return {
         "layer": layer.name,
         "kind": " of rank ".join([type(layer).__name__] + [str(rank)] * (len(parts) > 1)),
-        "layers": names,
+        "layers": [each.name for each in chain],
         "shape": list(matrix.shape),
         "rank": rank,
         "largest": largest,

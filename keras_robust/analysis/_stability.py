@@ -97,6 +97,11 @@ def noise_stability(
         raise TypeError(
             f"`attack` must have an eps, such as kr.attacks.PGD(eps=8 / 255), got {attack!r}."
         )
+    if attack.targeted:
+        raise ValueError(
+            f"`attack` is targeted, {attack!r}: with the true labels it would make the answers "
+            "surer. Give one that is not."
+        )
     eps = tuple(float(radius) for radius in np.ravel(eps))
     if not eps or not all(np.isfinite(radius) and radius >= 0 for radius in eps):
         raise ValueError(f"`eps` must hold radii >= 0, at least one, got {eps}.")

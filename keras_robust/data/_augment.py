@@ -29,7 +29,7 @@ def augment(
 
     Args:
         dataset: batches `(x, y)` or `(x, y, sample_weight)`: images `(batch, h, w, c)` float in
-            [0, 1], labels `(batch,)` int or `(batch, classes)`.
+            [0, 1], labels `(batch,)` or `(batch, 1)` int or `(batch, classes)`.
         flip: mirror images left to right, half of them.
         shift: most pixels that an image is moved by each way; zeros come in.
         mixup: alpha of the Beta distribution of the shares, > 0; Zhang et al. 2018,
@@ -74,8 +74,8 @@ def augment(
             heads = uniform([tf.shape(x)[0], 1, 1, 1], mirrored) < 0.5
             x = tf.where(heads, tf.reverse(x, [2]), x)
         if mixup or cutmix:
-            if y.shape.rank == 1:
-                y = tf.one_hot(tf.cast(y, tf.int32), classes)
+            if _whole_numbers(y):
+                y = tf.one_hot(tf.cast(tf.reshape(y, [-1]), tf.int32), classes)
             y = tf.cast(y, tf.float32)
             if mixup and cutmix:
                 first = uniform([], chosen) < 0.5
@@ -136,6 +136,11 @@ def _beta(alpha, seed):
     return one / tf.maximum(one + other, 1e-30)
 
 
+def _whole_numbers(y) -> bool:
+    """Whether labels are numbers of classes, as a vector or, as Keras's data sets, a column."""
+    return y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[-1] == 1)
+
+
 def _check(dataset, flip, shift, mixup, cutmix, rand_augment, classes) -> None:
     if not isinstance(dataset, tf.data.Dataset):
         raise TypeError(
@@ -160,7 +165,7 @@ def _check(dataset, flip, shift, mixup, cutmix, rand_augment, classes) -> None:
             raise ValueError(f"`{name}` must be a number >= 0 (at most {most}), got {value!r}.")
     if not (mixup or cutmix):
         return
-    if spec[1].shape.rank == 1 and not (isinstance(classes, int) and classes >= 2):
+    if _whole_numbers(spec[1]) and not (isinstance(classes, int) and classes >= 2):
         raise ValueError(
             f"`classes` must say how many classes the integer labels have, got {classes!r}."
         )

@@ -1,4 +1,4 @@
-"""Condition numbers against numpy's, of kernels and of products of two."""
+"""Condition numbers against numpy's, of kernels and of products."""
 
 import json
 import math
@@ -74,6 +74,23 @@ def test_layers_with_something_between_are_no_product():
     x = layers.Dense(4, name="biased")(x)
     model = keras.Model(inputs, layers.Dense(4, name="last")(x))
     assert [len(row["layers"]) for row in condition_numbers(model).rows] == [1] * 6
+
+
+def test_a_chain_of_linear_layers_counts_as_one_product():
+    chain = [layers.Dense(4, use_bias=name == "c", name=name) for name in "abc"]
+    model = keras.Sequential([keras.Input((4,)), *chain])
+    kernels = [np.diag([1.0, 1, 1, 0]), *np.random.default_rng(0).normal(size=(2, 4, 4))]
+    model.set_weights([*kernels, np.zeros(4)])
+    found = condition_numbers(model)
+    assert [row["layers"] for row in found.rows] == [["a", "b", "c"]]
+    assert found.worst == found["c"] == np.inf
+
+
+def test_layers_that_are_called_twice_count_alone():
+    one, other = (layers.Dense(3, use_bias=False, name=name) for name in "ab")
+    inputs = keras.Input((3,))
+    found = condition_numbers(keras.Model(inputs, one(other(one(inputs)))))
+    assert [row["layers"] for row in found.rows] == [["a"], ["b"]]
 
 
 def test_a_kernel_without_full_rank_is_infinite(tmp_path):

@@ -79,6 +79,7 @@ def test_the_picture_names_its_curves(model, data, tmp_path):
     [
         ({"attack": kr.attacks.Noise(rms=0.1)}, TypeError, "`attack` must have an eps"),
         ({"attack": "pgd"}, TypeError, "`attack` must have an eps"),
+        ({"attack": kr.attacks.PGD(0.1, targeted=True)}, ValueError, "`attack` is targeted"),
         ({"eps": []}, ValueError, "`eps` must hold radii >= 0"),
         ({"eps": [-1.0]}, ValueError, "`eps` must hold radii >= 0"),
         ({"layer": "other"}, ValueError, "'other' is no layer"),

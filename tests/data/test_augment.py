@@ -62,6 +62,14 @@ def test_mixup_shares_images_as_it_shares_labels(data):
     np.testing.assert_allclose(y, expected, atol=1e-6)
 
 
+def test_a_column_of_labels_is_a_vector(data):
+    column = data.map(lambda x, y: (x, y[:, None]))
+    for one, other in zip(*(first(augment(d, mixup=1.0, classes=4)) for d in (data, column))):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="`classes` must say how many"):
+        augment(column, mixup=1.0)
+
+
 def test_cutmix_shares_labels_by_area(data):
     plain, labels = first(data)
     areas = set()
