@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import hashlib
 import re
+import types
 
 import numpy as np
 import tensorflow as tf
@@ -13,25 +14,52 @@ from keras_robust._keras import is_model
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def describe(value) -> str:
-    """`repr`, but the same in every process, and whole for arrays and models."""
+def describe(value, deep=True) -> str:
+    """`repr`, but the same in every process, and whole for arrays, models and functions.
+
+    Of other objects their public attributes count, of functions their code and what it holds;
+    not `deep` only that there are such.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        inside = ", ".join(f"{name}={describe(part)}" for name, part in fields)
+        inside = ", ".join(f"{name}={describe(part, deep)}" for name, part in fields)
         return f"{type(value).__name__}({inside})"
     if isinstance(value, (np.ndarray, tf.Tensor, tf.Variable)):
         return f"array {array_hash(np.asarray(value))}"
     if is_model(value):
         return f"model {weights_hash(value)}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(describe, value))}]"
+        return f"[{', '.join(describe(part, deep) for part in value)}]"
     if isinstance(value, collections.abc.Mapping):
-        return f"{{{', '.join(f'{k!r}: {describe(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join(f'{k!r}: {describe(v, deep)}' for k, v in value.items())}}}"
     if hasattr(value, "get_config") and not isinstance(value, type):
         # Losses and schedules; Keras 3 numbers their names.
         config = {name: part for name, part in value.get_config().items() if name != "name"}
-        return f"{type(value).__name__}({describe(config)})"
+        return f"{type(value).__name__}({describe(config, deep)})"
+    if deep and isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        inside = [*cells, value.__defaults__, value.__kwdefaults__]
+        return f"{value.__qualname__}({_code_hash(value.__code__)}, {describe(inside, False)})"
+    if deep and type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
+        inside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+        return f"{type(value).__qualname__}({describe(inside, False)})"
     return _ADDRESS.sub("", repr(value))
+
+
+def _filled(cell) -> bool:
+    """Whether a closure has the variable already, which a function that names itself has not."""
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _code_hash(code) -> str:
+    constants = [
+        _code_hash(each) if isinstance(each, types.CodeType) else repr(each)
+        for each in code.co_consts
+    ]
+    return hash_of(code.co_code, repr((code.co_names, constants)).encode())
 
 
 def array_hash(array) -> str:

@@ -28,6 +28,33 @@ def test_values_are_described_without_addresses(cnn):
     assert describe(np.ones(2000)) != describe(np.r_[np.ones(1000), 0, np.ones(999)])
 
 
+def test_functions_are_told_apart_by_what_they_do_and_hold():
+    def power(exponent, scale=1.0):
+        def loss(labels, logits, offset=scale):
+            return logits**exponent + offset
+
+        return loss
+
+    found = {describe(power(1)), describe(power(2)), describe(power(1, scale=2.0))}
+    found |= {describe(lambda x: x + 1), describe(lambda x: x + 2), describe(lambda x: x.shape)}
+    assert len(found) == 6 and not [each for each in found if "0x" in each]
+    assert describe(power(1)) == describe(power(1))
+
+    def calls_itself(x):
+        return calls_itself(x - 1)
+
+    assert describe(calls_itself) == describe(calls_itself)
+
+
+def test_objects_are_told_apart_by_what_is_public():
+    class Mine:
+        def __init__(self, eps):
+            self.eps, self.inner, self._count = eps, PGD(eps), object()
+
+    assert describe(Mine(0.1)) == describe(Mine(0.1)) != describe(Mine(0.2))
+    assert "PGD(" in describe(Mine(0.1)) and "0x" not in describe(Mine(0.1))
+
+
 def test_losses_are_described_by_their_settings_and_not_their_names():
     loss = keras.losses.CategoricalCrossentropy
     assert describe(loss(name="one")) == describe(loss(name="other"))

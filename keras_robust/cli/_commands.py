@@ -249,11 +249,14 @@ def _named(argument):
         # An address may hold "=" itself, behind its "://".
         name, _, protocol = before.rpartition("=")
         return name or rest.rsplit("/", 1)[-1], f"{protocol}://{rest}"
-    name, separator, path = argument.rpartition("=")
-    path = pathlib.Path(path)
+    whole = pathlib.Path(argument)
+    if whole.exists():
+        return whole.name, whole
+    name, separator, path = argument.partition("=")
+    path = pathlib.Path(path if separator else argument)
     if not path.exists():
         raise ValueError(f"There is no {path}. Give [NAME=]PATH of a model or file.")
-    return name if separator else path.name, path
+    return name, path
 
 
 def _pgd(options):

@@ -103,14 +103,15 @@ def evaluate(
     seed = _inputs.check_count("seed", seed, 0)
     attacks = check_attacks(attacks)
     extra = check_black_box(black_box, attacks)
-    x, y = _inputs.check_data(x, y, attacks)
+    given = y
+    x, y = _inputs.check_data(x, y, {**attacks, **extra})
     swept = swept_attack(attacks)
     radii = _inputs.check_eps_sweep(eps_sweep, attacks.get(swept))
     histories = _inputs.check_histories(histories)
     corruptions = check_extras(diagnose, corruptions, attacks.get(swept), x)
     batch_size = min(batch_size, len(x))
     opened, classes, probe = _open(artifacts, x[:batch_size])
-    check_labels(y, classes)
+    check_labels(given, classes)
     class_names = _inputs.check_class_names(class_names, classes)
     columns = make_columns(attacks, classes)
     sources = plan_sources(opened, twins, probe, columns, classes)
@@ -119,7 +120,8 @@ def evaluate(
     every = {**sources.twins, **opened}
     labels = {name: predictions(artifact, x, batch_size) for name, artifact in every.items()}
     clean = {name: labels[name] for name in opened}
-    settings = {"seed": seed, "batch_size": batch_size}
+    pairs = {source.name: source.targets for source in sources.gradient}
+    settings = {"seed": seed, "batch_size": batch_size, "twins": pairs}
     book = Journal(journal, fingerprint(x, y, columns + added, every, labels, settings), say)
     try:
         measured = {

@@ -21,7 +21,7 @@ def fingerprint(x, y, columns, artifacts, labels, settings) -> dict[str, str]:
         columns: the attacks.
         artifacts: name -> opened artifact or twin.
         labels: name -> what it predicts without attack, `(n,)`.
-        settings: name -> number.
+        settings: name -> value.
     """
     # Here, because the package imports this module.
     import keras_robust
@@ -29,7 +29,7 @@ def fingerprint(x, y, columns, artifacts, labels, settings) -> dict[str, str]:
     return {
         "x": array_hash(x),
         "y": array_hash(np.asarray(y, np.int64)),
-        **{f"attacks[{c.name!r}]": describe(c.attack) for c in columns},
+        **{f"attacks[{c.name!r}]": describe([c.attack, c.eps, c.norm]) for c in columns},
         "the order of attacks": describe([c.name for c in columns]),
         **{f"artifacts[{n!r}]": artifact_hash(a, labels[n]) for n, a in artifacts.items()},
         **{name: repr(value) for name, value in settings.items()},

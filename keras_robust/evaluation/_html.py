@@ -95,7 +95,9 @@ def _row(name, artifact, data) -> str:
             _share(artifact["robust_accuracy"][attack], artifact["robust_interval"][attack])
         )
     if has_worst(data):
-        cells.append(_share(artifact["worst_case"], artifact["worst_case_interval"]))
+        known = artifact["worst_case"] is not None
+        worst = artifact["worst_case"], artifact["worst_case_interval"]
+        cells.append(_share(*worst) if known else "<td>-</td>")
     for attack in searches(data):
         cells.append(_distance(artifact["distortion"][attack["name"]]))
     what = escape(artifact["size_of"] or "not measured")

@@ -34,8 +34,12 @@ def check_data(x, y, attacks) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError("`y` holds strings. Give class numbers from 0, and names in `class_names`.")
     labels = check_labels(labels)
     check_same_length(checked, labels)
-    labels = labels.numpy()
-    return checked.numpy(), labels.argmax(-1) if labels.ndim == 2 else labels
+    if labels.shape.rank == 2:
+        raise ValueError(
+            "`y` holds vectors that are not one-hot: what is right cannot be told. Give one class "
+            "number for each image."
+        )
+    return checked.numpy(), labels.numpy()
 
 
 def check_artifacts(artifacts) -> dict[str, Artifact]:

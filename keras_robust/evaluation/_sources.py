@@ -121,11 +121,11 @@ def _direct(artifact, classes) -> Source:
     if not _is_blind(artifact):
         return Source(artifact.name, artifact.gradient_model, (artifact.name,))
     # Asked through numpy, so that the queries are those of a user of the artifact.
-    box = BlackBox(_any_batch(artifact), classes)
+    box = BlackBox(any_batch(artifact), classes)
     return Source(artifact.name, box, (artifact.name,), asked=lambda: box.queries)
 
 
-def _any_batch(artifact) -> Callable:
+def any_batch(artifact) -> Callable:
     """`predict` for batches of changing length: one that is traced by shape sees few of them."""
     if artifact.kind in ("tflite", "endpoint"):
         return artifact.predict

@@ -52,7 +52,8 @@ def _without_radius(name, data) -> str:
 
 
 def _attacks(data) -> str:
-    balls = [a for a in data["attacks"] if a["kind"] == "ball" and not a["added"]]
+    balls = [a for a in data["attacks"] if a["kind"] == "ball"]
+    balls = [a for a in balls if not a["added"]] or balls
     radii = {(a["norm"], radius(a["eps"])) for a in balls}
     names = [a["name"] for a in balls]
     if len(radii) == 1:

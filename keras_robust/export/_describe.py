@@ -77,7 +77,7 @@ def _describe_file(path: pathlib.Path) -> Description:
 
 def _end(detail: dict) -> dict:
     scale, zero = detail["quantization"]
-    quantized = detail["dtype"] != np.float32
+    quantized = scale > 0
     return {
         "name": detail["name"],
         "shape": [int(n) if n >= 0 else None for n in detail["shape_signature"]],

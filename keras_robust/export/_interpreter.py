@@ -64,6 +64,10 @@ class TFLiteModel:
         for name, detail in (("input", self._input), ("output", self._output)):
             if detail["dtype"] not in (np.float32, np.int8, np.uint8):
                 raise self._no_classifier(f"an {name} of type {detail['dtype'].__name__}")
+            if detail["dtype"] != np.float32 and not detail["quantization"][0] > 0:
+                raise self._no_classifier(
+                    f"an {name} of type {detail['dtype'].__name__} without a scale"
+                )
         if len(self._input["shape"]) < 2 or len(self._output["shape"]) != 2:
             raise self._no_classifier(
                 f"an input of shape {tuple(map(int, self._input['shape']))} and an output of "
@@ -77,7 +81,7 @@ class TFLiteModel:
     def _no_classifier(self, what: str) -> ValueError:
         return ValueError(
             f"{str(self.path)!r} is no classifier: it has {what}, but one input (batch, ...) and "
-            "one output (batch, classes) are needed, in float32, int8 or uint8."
+            "one output (batch, classes) are needed, in float32 or quantized to int8 or uint8."
         )
 
     def __call__(self, images) -> np.ndarray:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._checks import check_images, check_logit_model
+from keras_robust._checks import check_images, check_logit_model, check_logits
 from keras_robust._keras import NAME, is_model
 from keras_robust.compress.packed import unpack
 
@@ -147,7 +147,9 @@ class Traced(tf.Module):
         spec = tf.TensorSpec((None, *shape), tf.float32, name="images")
 
         def call(images):
-            return outputs(tf.cast(model(images, training=False), tf.float32))
+            logits = tf.cast(model(images, training=False), tf.float32)
+            check_logits(logits)
+            return outputs(logits)
 
         self.call = tf.function(call, input_signature=[spec], autograph=False)
         self.concrete = self.call.get_concrete_function()

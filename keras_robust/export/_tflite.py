@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust._files import beside, sizes
+from keras_robust._keras import LEGACY
 from keras_robust.export import _flatbuffer
 from keras_robust.export._compare import (
     TOLERANCES,
@@ -77,8 +78,8 @@ def tflite(
             quantized numbers.
         class_names: one a class; kept in the file as "labels.txt", which `unzip` gets out.
         tolerance: the largest relative error; None takes the mode's (see `Exported`).
-        float_layers: names of layers that compute in float in a file that is calibrated on
-            `representative`, for instance those that `kr.compress.sensitivity` finds. A model
+        float_layers: names of layers that compute in float in an int8 file that is calibrated
+            on `representative`, for instance those that `kr.compress.sensitivity` finds. A model
             of `kr.compress.Quantize(float_layers=...)` has its own, which are float in the file.
 
     Returns:
@@ -115,17 +116,19 @@ def tflite(
     mode = _mode(mode, traced.fake_quantized(), calibration, io_dtype)
     if isinstance(float_layers, str):
         raise TypeError(f"`float_layers` must be a sequence of names, write [{float_layers!r}].")
-    if float_layers and (mode not in CALIBRATED or traced.fake_quantized()):
+    if float_layers and (mode != "int8" or io_dtype != "float32" or traced.fake_quantized()):
         raise ValueError(
-            "`float_layers` needs a model that is not fake-quantized, `representative`, and mode "
-            f"'int8' or 'int16x8', got mode {mode!r}. A fake-quantized model has the layers in "
-            "float that Quantize(float_layers=...) left."
+            "`float_layers` needs a model that is not fake-quantized, `representative`, mode "
+            f"'int8' and io_dtype 'float32', got mode {mode!r} and {io_dtype!r}: the converter can "
+            "spare layers in no other. A fake-quantized model has the layers in float that "
+            "Quantize(float_layers=...) left."
         )
+    named = {layer.name for layer in getattr(model, "_flatten_layers", list)()}
     images, origin = _images(images, calibration, shape)
     if tolerance is None and half:
         tolerance = max(TOLERANCES[mode], HALF_TOLERANCE)
     with beside(path, folder=False) as temporary:
-        content = _convert(traced, mode, calibration, io_dtype, float_layers)
+        content = _convert(traced, mode, calibration, io_dtype, float_layers, named)
         meant, unrounded = left_in_float(model) if traced.fake_quantized() else (0, 0)
         if meant:
             plain = _convert(traced, "float", None, "float32")
@@ -189,7 +192,8 @@ def _images(images, calibration, shape) -> tuple[np.ndarray, str]:
     return np.random.default_rng(0).random((32, *shape), dtype=np.float32), "random"
 
 
-def _convert(traced: Traced, mode: str, calibration, io_dtype: str, float_layers=()) -> bytes:
+def _convert(traced, mode, calibration, io_dtype, float_layers=(), named=()) -> bytes:
+    """The file of a `Traced` model; `named` are the names of its layers."""
     calibrated = mode in CALIBRATED and not traced.fake_quantized()
     ops = tf.lite.OpsSet
     int8 = ops.TFLITE_BUILTINS_INT8
@@ -198,7 +202,7 @@ def _convert(traced: Traced, mode: str, calibration, io_dtype: str, float_layers
     # All int8 where that can be; an operation without an int8 kernel stays float otherwise.
     choices = [[ops.TFLITE_BUILTINS]]
     if float_layers:
-        spared = _operations_of(float_layers, _convert(traced, "float", None, io_dtype))
+        spared = _operations_of(float_layers, named, _convert(traced, "float", None, io_dtype))
         choices = [[int8, ops.TFLITE_BUILTINS]]
     elif calibrated:
         choices = [[int8], [int8, ops.TFLITE_BUILTINS]]
@@ -228,8 +232,8 @@ def _convert(traced: Traced, mode: str, calibration, io_dtype: str, float_layers
     ) from failure
 
 
-def _operations_of(layers, content: bytes) -> list[str]:
-    """Names of the operations of `layers` in a float file; they hold the layers' names."""
+def _operations_of(layers, named, content: bytes) -> list[str]:
+    """Names of the operations of `layers`, of all that are `named`, in a float file."""
     heads = {}
     for op in _flatbuffer.operations(content):
         if op.outputs:
@@ -239,8 +243,11 @@ def _operations_of(layers, content: bytes) -> list[str]:
             heads[name] = [t.name for t in op.inputs if t.constant] if last else [name]
     found = []
     for layer in layers:
-        called = re.compile(rf"(^|[/;]){re.escape(layer)}(_\d+)?([/;:]|$)")
-        own = [head for head, names in heads.items() if any(map(called.search, names))]
+        own = [
+            head
+            for head, names in heads.items()
+            if any(_layer_of(part, {layer, *named}) == layer for n in names for part in _parts(n))
+        ]
         if not own:
             raise ValueError(
                 f"`float_layers` names {layer!r}, but no operation of the file is called so. Its "
@@ -248,6 +255,17 @@ def _operations_of(layers, content: bytes) -> list[str]:
             )
         found += own
     return found
+
+
+def _parts(name: str) -> list[str]:
+    return re.split("[/;:]", name)
+
+
+def _layer_of(part: str, named) -> str | None:
+    """The layer that a part of an operation's name is called after: "conv_1" may be two."""
+    # Keras 3 puts a number behind a layer's own name.
+    choices = [re.sub(r"_\d+$", "", part), part]
+    return next((name for name in (choices[::-1] if LEGACY else choices) if name in named), None)
 
 
 def _sparing(converter, names: list[str]) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -233,6 +234,16 @@ def test_targets_that_cannot_be_written_stop_before_the_work(call, archive, save
         code, _, errors = call(*arguments)
         assert code == 2 and ("is a folder" in errors or "cannot write" in errors)
         assert "epoch" not in errors and "standing" not in errors
+
+
+def test_paths_may_hold_equals_signs(call, archive, saved, tmp_path):
+    path = tmp_path / "lr=0.1" / "m.keras"
+    path.parent.mkdir()
+    path.write_bytes(pathlib.Path(saved).read_bytes())
+    few = ["--data", archive, "--limit", 9, "--steps", 1, "--attacks", "pgd"]
+    for argument, name in ((path, "m.keras"), (f"mine={path}", "mine")):
+        code, text, errors = call("evaluate", argument, *few)
+        assert code == 0 and name in text, errors
 
 
 def test_few_images_are_enough_where_nothing_is_trained(call, archive, saved):

@@ -144,6 +144,14 @@ def test_model_without_a_gradient(inside):
     assert found["straight through"]["verdict"] == "suspicious"
 
 
+def test_saved_model_without_a_gradient_is_asked(inside, saved_model):
+    model, x, y, radius = inside()
+    path = saved_model(lambda x: model(tf.round(x * 250) / 250), 12)
+    found = look(path, x, y, PGD(0.02))
+    assert found["gradients"]["verdict"] == "suspicious"
+    assert found["black box against white box"]["numbers"]["accuracy"]["Square-300"] < 1
+
+
 def test_file_gets_the_checks_that_need_no_gradient(inside, tflite_file):
     model, x, y, radius = inside()
     found = look(tflite_file(model, 12), x, y, FGSM(0.05))

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
-from keras_robust.attacks import FGSM, PGD, AutoAttack
+from keras_robust.attacks import FGSM, PGD, AutoAttack, Square
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation._inputs import check_count, check_eps_sweep, check_histories, rescaled
 
@@ -42,6 +42,14 @@ def run(artifacts=None, x=X, y=Y, attacks=None, **settings):
         ({"y": [0, 1, 2, 1]}, ValueError, r"`y` must be in \[0, 2\)"),
         ({"y": [0, 1, -1, 1]}, ValueError, r"`y` must be in \[0, classes\)"),
         ({"y": [0, 1]}, ValueError, "same length, got 4 and 2"),
+        ({"y": np.full((4, 2), np.nan)}, ValueError, "`y` holds vectors that are not one-hot"),
+        ({"y": np.full((4, 2), 0.5)}, ValueError, "`y` holds vectors that are not one-hot"),
+        ({"y": np.eye(5)[Y]}, ValueError, "`y` has 5 columns, but the model gives 2 classes"),
+        (
+            {"attacks": [FGSM(0.1)], "black_box": [Square(0.1, bounds=(0.6, 1.0))]},
+            ValueError,
+            r"`x` has values in \[0.5, 0.5\], outside bounds=\(0.6, 1.0\)",
+        ),
         ({"y": list("abab")}, TypeError, "`y` holds strings"),
         ({"artifacts": {}}, ValueError, "`artifacts` is empty"),
         ({"artifacts": [model]}, TypeError, "`artifacts` must be a dict.*got list"),

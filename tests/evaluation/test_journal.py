@@ -196,6 +196,25 @@ def test_a_finished_journal_runs_nothing_and_gives_the_very_report(tmp_path, blo
         run(seed=1)
     with pytest.raises(ValueError, match="other arguments: batch_size differs"):
         run(batch_size=12)
+    with pytest.raises(ValueError, match="other arguments: twins"):
+        run(twins={"m": cnn(seed=1)})
     model.set_weights([0.99 * weight for weight in model.get_weights()])
     with pytest.raises(ValueError, match=r"other arguments: artifacts\['m'\] differs"):
         run()
+
+
+def test_settings_of_an_attack_of_ones_own_count(tmp_path, blobs, cnn):
+    class Mine:
+        name, norm = "mine", "linf"
+
+        def __init__(self, eps):
+            self.eps = eps
+
+        def __call__(self, model, x, y, seed=0):
+            return PGD(self.eps, steps=2)(model, x, y, seed=seed)
+
+    x, y = blobs(6)
+    settings = {"journal": tmp_path, "progress": False, "latency_runs": 1, "eps_sweep": ()}
+    evaluate({"m": cnn()}, x, y, [Mine(0.01)], **settings)
+    with pytest.raises(ValueError, match=r"other arguments: attacks\['mine'\] differs"):
+        evaluate({"m": cnn()}, x, y, [Mine(0.3)], **settings)

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from keras_robust.evaluation import Report
+from keras_robust.attacks import DeepFool, HopSkipJump, Square
+from keras_robust.evaluation import Report, evaluate
 
 pytestmark = pytest.mark.once
 
@@ -17,6 +18,20 @@ def test_saved_report_comes_back(small_report, tmp_path):
     # The page of a loaded report is the same, images and all.
     again = Report.load(page.parent).save(tmp_path / "again")
     assert again.read_text() == page.read_text()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_report_whose_only_radii_are_of_added_attacks_is_saved(
+    both, inside, tflite_file, tmp_path
+):
+    model, x, y, _ = inside(count=6)
+    path = tflite_file(model, 12)
+    artifacts = {"model": model, "file": path} if both else {"file": path}
+    added = [Square(0.1, queries=5), HopSkipJump(0.1, "linf", queries=50)]
+    settings = {"twins": {"file": model}, "progress": False, "latency_runs": 1}
+    report = evaluate(artifacts, x, y, [DeepFool()], black_box=added[: 1 + both], **settings)
+    page = report.save(tmp_path / "r").read_text(encoding="utf-8")
+    assert "Square" in page and ("HopSkipJump" in page) == both
 
 
 def test_to_dict_is_a_copy(small_report):

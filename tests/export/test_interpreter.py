@@ -82,6 +82,10 @@ def test_files_that_are_no_classifiers(tmp_path):
     write(lambda a: a + 1, (1, 4), dtype=tf.int32)
     with pytest.raises(ValueError, match="an input of type int32"):
         export.TFLiteModel(tmp_path / "m.tflite")
+    write(lambda a: tf.cast(a, tf.float32) @ tf.ones([4, 3]), (1, 4), dtype=tf.uint8)
+    with pytest.raises(ValueError, match="an input of type uint8 without a scale"):
+        export.TFLiteModel(tmp_path / "m.tflite")
+    assert export.describe(tmp_path / "m.tflite")["inputs"][0]["scale"] is None
 
 
 def test_wrong_images_and_settings(exported):

@@ -204,6 +204,15 @@ def test_mixed_precision_of_a_subclassed_model_is_refused(build, images, tmp_pat
         export.tflite(model, tmp_path / "m.tflite", check=images)
 
 
+@pytest.mark.parametrize("classes", [1, None])
+def test_what_is_no_classifier_is_refused(classes, tmp_path):
+    head = [keras.layers.Flatten(), keras.layers.Dense(1)][: 2 * (classes or 0)]
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), *head])
+    for write in (export.tflite, export.serving):
+        with pytest.raises(ValueError, match="logits .batch, classes. with at least 2"):
+            write(model, tmp_path / "m.tflite")
+
+
 def test_what_cannot_be_reproduced_is_an_error_with_the_numbers(build, images, tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(b"the good one of yesterday")
@@ -313,11 +322,10 @@ def test_nothing_is_printed(model, images, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
-def test_layers_that_stay_float(mode, model, images, tmp_path):
+def test_layers_that_stay_float(model, images, tmp_path):
     layer = next(layer for layer in model.layers if type(layer).__name__ == "Conv2D")
     path = tmp_path / "mixed.tflite"
-    export.tflite(model, path, mode=mode, representative=images, float_layers=[layer.name])
+    export.tflite(model, path, representative=images, float_layers=[layer.name])
     kinds = [op for op in operations(path) if op.kind in ("CONV_2D", "FULLY_CONNECTED")]
     floats = [op for op in kinds if op.inputs[1].dtype == "FLOAT32"]
     assert len(floats) == 1 < len(kinds)
@@ -326,10 +334,23 @@ def test_layers_that_stay_float(mode, model, images, tmp_path):
     assert np.abs(export.TFLiteModel(path)(images) - logits(model, images)).max() < 0.1
     with pytest.raises(ValueError, match="no operation of the file is called so"):
         export.tflite(model, path, representative=images, float_layers=["nowhere"])
-    with pytest.raises(ValueError, match="`float_layers` needs a model that is not"):
-        export.tflite(model, path, float_layers=[layer.name])
+    settings = {"representative": images, "float_layers": [layer.name]}
+    for wrong in ({"representative": None}, {"mode": "int16x8"}, {"io_dtype": "int8"}):
+        with pytest.raises(ValueError, match="`float_layers` needs a model that is not"):
+            export.tflite(model, path, **settings | wrong)
     with pytest.raises(TypeError, match="`float_layers` must be a sequence of names"):
         export.tflite(model, path, representative=images, float_layers=layer.name)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_1", "conv2d_1_2"])
+def test_of_layers_with_numbers_only_the_one_that_is_named_stays_float(name, images, tmp_path):
+    names = ("conv2d", "conv2d_1", "conv2d_1_2")
+    stack = [keras.layers.Conv2D(4, 3, name=each) for each in names]
+    model = keras.Sequential([keras.Input(images.shape[1:]), *stack, keras.layers.Flatten()])
+    path = tmp_path / "mixed.tflite"
+    export.tflite(model, path, representative=images, float_layers=[name])
+    kinds = [op.inputs[1].dtype for op in operations(path) if op.kind == "CONV_2D"]
+    assert kinds == ["FLOAT32" if each == name else "INT8" for each in names]
 
 
 def test_the_last_layer_stays_float(images, tmp_path):

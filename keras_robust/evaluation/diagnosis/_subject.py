@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks import PGD, Ascent, Ball, BlackBox, Square
 from keras_robust.attacks._attack import LOSSES, call_logits
 from keras_robust.evaluation._artifacts import KINDS, Artifact
+from keras_robust.evaluation._sources import any_batch
 from keras_robust.evaluation.diagnosis._finding import LeftOut
 
 STEPS = 20
@@ -65,9 +66,9 @@ class Subject:
     @functools.cached_property
     def asked(self):
         """A TensorFlow callable of its logits, for attacks that need no gradient."""
-        if self.remote:
-            return BlackBox(self.artifact.predict, self.classes)
-        return self.artifact.origin if self.model is None else self.model
+        if self.model is None:
+            return BlackBox(any_batch(self.artifact), self.classes)
+        return self.model
 
     @property
     def ball(self) -> Ball:
