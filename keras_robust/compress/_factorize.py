@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_robust._keras import keras
-from keras_robust.compress._graph import Names, replace
+from keras_robust.compress._graph import Names, plain_layers, replace
 from keras_robust.compress._plan import Plan, choose
 from keras_robust.compress._ranks import allot, by_energy, largest
 from keras_robust.compress._stage import Context, freeze_layers
@@ -126,8 +126,13 @@ class Factorize:
         return []
 
     def strip(self, wrapped, model):
-        """A copy of `wrapped` without the penalty."""
-        return replace(wrapped, _without_penalty)
+        """A copy of `wrapped` without the penalty on its factors."""
+        whole = {_name_and_shape(layer) for layer in plain_layers(model)}
+
+        def make(layer):
+            return None if _name_and_shape(layer) in whole else _without_penalty(layer)
+
+        return replace(wrapped, make)
 
     def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
         """Nothing: the shapes of the factors keep the rank."""
@@ -239,6 +244,11 @@ def _own_config(layer, penalty) -> dict:
     config.pop("batch_input_shape", None)  # tf_keras notes it of the first layer.
     written = None if penalty is None else keras.regularizers.serialize(penalty)
     return config | {"kernel_regularizer": written, "kernel_constraint": None}
+
+
+def _name_and_shape(layer) -> tuple:
+    """Tells a layer from its second factor, which has its name and a smaller kernel."""
+    return layer.name, tuple(getattr(getattr(layer, "kernel", None), "shape", ()))
 
 
 def _without_penalty(layer):

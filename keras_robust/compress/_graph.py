@@ -89,6 +89,24 @@ def replace(model, make: Callable):
     return copy
 
 
+def names_of(called) -> dict:
+    """Layer's id -> its name, with a number after it where models inside a model use it twice.
+
+    Args:
+        called: the layers, in the order of their calls.
+    """
+    names, taken = {}, set()
+    for layer in called:
+        if id(layer) not in names:
+            name, number = layer.name, 0
+            while name in taken:
+                number += 1
+                name = f"{layer.name}_{number}"
+            names[id(layer)] = name
+            taken.add(name)
+    return names
+
+
 class Names:
     """Names for new layers, none of which the model has."""
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_robust.compress._graph import plain_layers
+from keras_robust.compress._graph import calls, names_of, plain_layers
 
 _ATTRIBUTES = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
@@ -31,12 +31,14 @@ class Kernel(NamedTuple):
 def kernels(model) -> dict[tuple[str, str], Kernel]:
     """The kernels of a plain or fake-quantized model, by (layer name, attribute).
 
-    Those of models inside it too, which only tf_keras's recipes flatten.
+    Those of models inside it too, which only tf_keras's recipes flatten. Where these use a name
+    twice, the layers are told apart as `PruneNeurons` does, which opens such models.
     """
-    found = {}
+    found, names = {}, names_of(layer for layer, _, _ in calls(model))
     for layer in plain_layers(model):
         wrapped = hasattr(layer, "_weight_vars") and hasattr(layer, "layer")
-        for kernel in _quantized(layer) if wrapped else _plain(layer):
+        name = names.get(id(layer), layer.name)
+        for kernel in _quantized(layer) if wrapped else _plain(layer, name):
             found[kernel.layer, kernel.attribute] = kernel
     return found
 
@@ -47,15 +49,15 @@ def variables_of(layer) -> dict:
     return {name: value for name, value in found.items() if hasattr(value, "assign")}
 
 
-def _plain(layer):
+def _plain(layer, name):
     for attribute, value in variables_of(layer).items():
-        yield Kernel(layer.name, attribute, np.asarray(value))
+        yield Kernel(name, attribute, np.asarray(value))
 
 
 def _quantized(wrapper):
     """What the fake quantization of TF-MOT's `QuantizeWrapper` makes of the stored kernels."""
     if not wrapper._weight_vars:  # Left in float.
-        yield from _plain(wrapper.layer)
+        yield from _plain(wrapper.layer, wrapper.layer.name)
     for variable, quantizer, ranges in wrapper._weight_vars:
         # Symmetric and narrow: the codes are -127..127 and zero is code 0.
         step = ranges["max_var"].numpy() / 127.0

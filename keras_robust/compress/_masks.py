@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_robust._keras import check_model, keras
 from keras_robust._weights import give_weights
 from keras_robust.compress._stage import freeze_layers
+from keras_robust.layers import LowRankVirtual
 
 KINDS = (
     "Conv1D",
@@ -25,6 +26,8 @@ KINDS = (
     "SeparableConv2D",
     "Dense",
 )
+# Training sets their moving averages, also where they have no other weights.
+_STATISTICS = ("BatchNormalization", "SyncBatchNormalization")
 
 
 class Masked:
@@ -170,12 +173,17 @@ def fresh_copy(model, seed: int):
     """A copy with new weights, drawn by the model's own initialisers from `seed`.
 
     The seeds that initialisers hold themselves are replaced: they would draw the same again.
+    What training would not set is kept: an adapted Normalization, layers that are frozen.
     """
     check_copied(model)
     draw = np.random.default_rng(seed)
     config = copy.deepcopy(model.get_config())
     _reseed(config, lambda: int(draw.integers(2**31)))
-    return _from_config(model, config)
+    twin = _from_config(model, config)
+    for old, new in zip(_leaves(model), _leaves(twin), strict=True):
+        if _given(old):
+            give_weights(new, old.get_weights())
+    return twin
 
 
 def check_copied(model) -> None:
@@ -210,6 +218,14 @@ def _reseed(value, seed, initializer=False) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _reseed(item, seed)
+
+
+def _given(layer) -> bool:
+    """Whether `layer` has weights, and training sets none of them."""
+    if not layer.weights:
+        return False
+    learns = type(layer).__name__ in _STATISTICS or isinstance(layer, LowRankVirtual)
+    return not layer.trainable or not (learns or layer.trainable_weights)
 
 
 def _leaves(model):

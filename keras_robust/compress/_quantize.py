@@ -23,7 +23,7 @@ from keras_robust.compress._kernels import lost_zeros
 from keras_robust.compress._scheme import MOST_CLUSTERS, scheme
 from keras_robust.compress._stage import Context, check_precision, replace_layers
 from keras_robust.compress._tfmot import tfmot
-from keras_robust.compress._tied import keep_depthwise, keep_kernels
+from keras_robust.compress._tied import keep_kernels, keep_rounded
 from keras_robust.compress._treatment import quantize_configs
 
 _PRESERVE = ("sparsity", "clusters")
@@ -125,7 +125,7 @@ class Quantize:
         _hide_untrained(wrapped)
         left = [getattr(layer, "layer", layer) for layer in wrapped.layers]
         keep_kernels([x for x in left if x.name in self.float_layers], sparse, clusters)
-        keep_depthwise(wrapped, clusters)
+        keep_rounded(wrapped, sparse, clusters)
         if context.batches is not None:
             calibrate(wrapped, context.batches, self.calibration)
         return wrapped

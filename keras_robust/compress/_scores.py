@@ -182,12 +182,14 @@ class Frozen:
     """The constraint of a variable that keeps its value until the masks are fixed."""
 
     def __init__(self, variable, phase):
+        self.own = variable.constraint
         self.value = tf.Variable(value_of(variable), trainable=False, name="frozen")
         self.phase = phase
 
     def __call__(self, value):
         value = tf.convert_to_tensor(value)
-        return tf.where(self.phase.tuning, value, tf.cast(self.value, value.dtype))
+        trained = _held(self.own, value)
+        return tf.where(self.phase.tuning, trained, tf.cast(self.value, value.dtype))
 
 
 class Scored:
@@ -196,6 +198,7 @@ class Scored:
     def __init__(self, variable, sparsity, rate, phase, turned=False):
         weights = value_of(variable).astype("float32")
         scores = initial_scores(weights, turned)
+        self.own = variable.constraint
         self.kept = kept(weights.size, sparsity)
         self.rate = rate
         self.phase = phase
@@ -210,7 +213,11 @@ class Scored:
     def __call__(self, value):
         value = tf.convert_to_tensor(value)
         new = tf.cast(value, tf.float32)
-        kernel = tf.cond(self.phase.tuning, lambda: new * self.mask, lambda: self._learn(new))
+        kernel = tf.cond(
+            self.phase.tuning,
+            lambda: _held(self.own, new) * self.mask,
+            lambda: self._learn(new),
+        )
         return tf.cast(kernel, value.dtype)
 
     def _learn(self, new):
@@ -224,6 +231,11 @@ class Scored:
         self.scores.assign(scores)
         self.mask.assign(mask)
         return weights * mask
+
+
+def _held(own, value) -> tf.Tensor:
+    """`value` as the user's constraint leaves it, where there is one."""
+    return value if own is None else tf.convert_to_tensor(own(value))
 
 
 def top(values, count: int) -> tf.Tensor:

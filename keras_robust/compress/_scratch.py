@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_robust._checks import check_logit_model
 from keras_robust.compress._flops import count
+from keras_robust.compress._graph import plain_layers
+from keras_robust.compress._kernels import variables_of
 from keras_robust.compress._masks import (
     check_copied,
     copy_of,
@@ -153,8 +155,11 @@ def _multiply_adds(model, argument: str, zeros: bool) -> float:
     found = count(model)
     if not zeros:
         return found.multiply_adds
-    shares = {
-        name: float(np.mean(value_of(variable) != 0))
-        for name, variable in find_kernels(model).items()
-    }
+    pruned = {id(variable) for variable in find_kernels(model).values()}
+    shares = {}
+    for layer in plain_layers(model):
+        kernels = variables_of(layer).values()
+        gone = [np.sum(value_of(v) == 0) for v in kernels if id(v) in pruned]
+        if gone:  # The other kernel of a separable layer is left whole.
+            shares[layer.name] = 1 - sum(gone) / sum(math.prod(v.shape) for v in kernels)
     return sum(row["multiply_adds"] * shares.get(row["layer"], 1.0) for row in found.layers)

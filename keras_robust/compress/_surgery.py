@@ -50,7 +50,7 @@ class _Surgery:
         """The smaller layer of a call; one that is called twice stays one."""
         kind, _ = kind_of(call)
         # What a Reshape makes depends on what it is given.
-        key = id(call) if kind == "reshape" else id(call.layer)
+        key = (id(call.layer), self._shape(call) if kind == "reshape" else None)
         if key not in self.made:
             self.made[key] = self._copy(call, kind)
         return self.made[key]
@@ -60,14 +60,12 @@ class _Surgery:
         if not isinstance(layer, keras.layers.Layer):
             return layer  # A bare operation of Keras 3, which holds nothing.
         config = layer.get_config()
-        config["name"] = self.units.graph.names[id(layer)]
+        config["name"] = self._name(layer)
         if kind == "mix":
             size = int(self._kept(self.units.uses[id(layer)].outputs).sum())
             config["units" if "units" in config else "filters"] = size
         if kind == "reshape":
-            size = int(self._kept(self.units.of[call.outputs[0]]).sum())
-            config["target_shape"] = (*call.outputs[0].shape[1:-1], size)
-            config["target_shape"] = tuple(-1 if n is None else n for n in config["target_shape"])
+            config["target_shape"] = self._shape(call)
         try:
             copy = type(layer).from_config(config)
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -78,6 +76,22 @@ class _Surgery:
         copy.trainable = layer.trainable
         self.copies.append((layer, copy))
         return copy
+
+    def _shape(self, call) -> tuple:
+        """The `target_shape` that a Reshape has without the units."""
+        size = int(self._kept(self.units.of[call.outputs[0]]).sum())
+        sizes = (*call.outputs[0].shape[1:-1], size)
+        return tuple(-1 if n is None else n for n in sizes)
+
+    def _name(self, layer) -> str:
+        """That of the layer, with a number after it where a Reshape becomes several."""
+        names = self.units.graph.names
+        name, number, made = names[id(layer)], 1, {copy.name for copy in self.made.values()}
+        if name not in made:
+            return name
+        while f"{name}_{number}" in made | set(names.values()):
+            number += 1
+        return f"{name}_{number}"
 
     def set_weights(self) -> None:
         for layer, copy in self.copies:

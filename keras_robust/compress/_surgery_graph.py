@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_robust._calls import calls_of, key_of, replaced
 from keras_robust._keras import LEGACY, check_model, keras
+from keras_robust.compress._graph import names_of
 
 
 class Slot:
@@ -45,7 +46,7 @@ class Graph:
         (self.output,) = self._open(model, [self.input], None)
         self.uses = Counter(slot for call in self.calls for slot in call.inputs)
         self.uses[self.output] += 1
-        self.names = self._names()
+        self.names = names_of(call.layer for call in self.calls)
 
     def _open(self, model, given, training):
         graph = _functional(model)
@@ -66,19 +67,6 @@ class Graph:
                 self.calls.append(Call(layer, args, kwargs, outputs))
             slots.update(zip(map(key_of, tensors), outputs, strict=True))
         return [slots[key_of(tensor)] for tensor in graph.outputs]
-
-    def _names(self) -> dict:
-        """Layer's id -> its name, with a number after it where nested models use it twice."""
-        names, taken = {}, set()
-        for call in self.calls:
-            if id(call.layer) not in names:
-                name, number = call.layer.name, 0
-                while name in taken:
-                    number += 1
-                    name = f"{call.layer.name}_{number}"
-                names[id(call.layer)] = name
-                taken.add(name)
-        return names
 
     def run(self, value, step: Callable, watch: Callable | None = None):
         """What the model makes of `value`, by `step(call, args, kwargs)` for each call.

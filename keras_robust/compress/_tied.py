@@ -10,6 +10,9 @@ import tensorflow as tf
 from keras_robust.compress._kernels import variables_of
 from keras_robust.compress._masks import Masked, constrain, value_of
 
+# What TF-MOT's quantizers that keep zeros, and clusters, add to their variables.
+_KEPT_BY_TFMOT = {"sparsity_mask", "ori_weights_vars_tf"}
+
 
 class Tied:
     """The constraint: weights that are equal now stay equal, each the mean of what they became.
@@ -40,19 +43,24 @@ def keep_kernels(layers, sparse: bool, clusters: int | None = None) -> None:
         clusters: a kernel of at most so many values stays of so many; None for none.
     """
     for variable in (own for layer in layers for own in variables_of(layer).values()):
-        if not _tie(variable, clusters) and sparse and np.any(value_of(variable) == 0):
-            constrain(variable, Masked(variable, value_of(variable) != 0))
+        _keep(variable, sparse, clusters)
 
 
-def keep_depthwise(wrapped, clusters: int | None) -> None:
-    """Makes the depthwise kernels of a fake-quantized model keep their few values.
+def keep_rounded(wrapped, sparse: bool, clusters: int | None) -> None:
+    """As `keep_kernels`, for the kernels of a fake-quantized model that TF-MOT lets go.
 
-    TF-MOT has no cluster-preserving quantizer for them.
+    It has quantizers that keep zeros and clusters for Conv2D and Dense, but none for depthwise
+    and transposed convolutions.
     """
     for wrapper in wrapped.layers:
-        if type(getattr(wrapper, "layer", None)).__name__ == "DepthwiseConv2D":
-            for variable, _, _ in getattr(wrapper, "_weight_vars", ()):
-                _tie(variable, clusters)
+        for variable, _, state in getattr(wrapper, "_weight_vars", ()):
+            if not state.keys() & _KEPT_BY_TFMOT:
+                _keep(variable, sparse, clusters)
+
+
+def _keep(variable, sparse, clusters) -> None:
+    if not _tie(variable, clusters) and sparse and np.any(value_of(variable) == 0):
+        constrain(variable, Masked(variable, value_of(variable) != 0))
 
 
 def _tie(variable, clusters: int | None) -> bool:

@@ -18,6 +18,8 @@ _OUTPUT_ONLY = (
     "ThresholdedReLU",
     "AveragePooling3D",
 )
+# Kernels that TF-MOT treats together with a BatchNormalization behind them.
+_WITH_NORM = ("Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv1D", "SeparableConv2D")
 
 
 def quantize_configs() -> dict:
@@ -111,12 +113,8 @@ def _linear(layer) -> bool:
 def _follows_kernel(layer) -> bool:
     """Whether TF-MOT treats this BatchNormalization together with the layer before it."""
     source = layer.inbound_nodes[0].inbound_layers
-    if isinstance(source, list) or type(source).__name__ not in (
-        "Conv2D",
-        "DepthwiseConv2D",
-        "Dense",
-    ):
-        return type(source).__name__ in ("SeparableConv1D", "SeparableConv2D")
+    if isinstance(source, list) or type(source).__name__ not in _WITH_NORM:
+        return False
     return _linear(source) and len(source.outbound_nodes) == 1
 
 

@@ -33,18 +33,20 @@ class PruneRun:
             of the model given), value (of the metric), inside (the budget), seconds.
         stopped: why: "budget", "sparsity" (the stage's own was reached), "nothing left" or
             "rounds".
+        kept_before: share of the kernels' weights that are not zero in the model given.
     """
 
     model: Any
     reference: float
     rounds: tuple
     stopped: str
+    kept_before: float = 1.0
 
     @property
     def kept(self) -> float:
         """The share of the weights that `model` keeps."""
         inside = [row["kept"] for row in self.rounds if row["inside"]]
-        return inside[-1] if inside else 1.0
+        return inside[-1] if inside else self.kept_before
 
     def to_dict(self) -> dict:
         """Everything but the model, ready for JSON."""
@@ -58,7 +60,7 @@ class PruneRun:
     def summary(self) -> str:
         """A line a round, to print."""
         lines = [f"{'round':>5}  {'kept %':>7}  {'value':>7}  inside"]
-        lines.append(f"{'-':>5}  {100:7.2f}  {self.reference:7.4f}")
+        lines.append(f"{'-':>5}  {100 * self.kept_before:7.2f}  {self.reference:7.4f}")
         for row in self.rounds:
             answer = "yes" if row["inside"] else "no"
             lines.append(
@@ -165,7 +167,8 @@ def prune_until(
                 stopped = "budget"
                 break
             current = candidate
-        return PruneRun(copy_of(current), reference, tuple(done), stopped)
+        before = _nonzero(model) / total
+        return PruneRun(copy_of(current), reference, tuple(done), stopped, before)
 
 
 def _check_stage(stage):

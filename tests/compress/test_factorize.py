@@ -167,6 +167,21 @@ def test_as_a_stage_it_trains_with_the_penalty_and_strips_it(rng):
     assert np.abs(plain(x) - before).max() > 1e-4
 
 
+def test_strip_leaves_a_penalty_and_a_constraint_of_the_user():
+    own = dict(kernel_regularizer=kr.layers.ConditionPenalty(0.5), kernel_constraint="non_neg")
+    stack = [layers.Dense(12, name="a", **own), layers.Dense(9, name="b"), layers.Dense(9)]
+    model = keras.Sequential([keras.Input((16,)), *stack])
+    context = Context(epochs=1, steps=1)
+    for penalty, count in ((0.01, 3), (0.0, 1)):
+        stage = Factorize(rank=2, layers=["b"], penalty=penalty)
+        wrapped = stage.wrap(model, context)
+        assert len(wrapped.losses) == count
+        plain = stage.strip(wrapped, model)
+        kept = plain.get_layer("a")
+        assert kept.kernel_regularizer.weight == 0.5 and kept.kernel_constraint is not None
+        assert plain.get_layer("b_rank").kernel_regularizer is None and len(plain.losses) == 1
+
+
 def test_the_device_runs_it(model, images, tmp_path):
     small = Factorize(budget=0.4).apply(model)
     exported = kr.export.tflite(small, tmp_path / "small.tflite", check=images)

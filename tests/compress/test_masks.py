@@ -75,6 +75,27 @@ def test_a_fresh_copy_draws_anew_and_repeats(cnn):
     assert len({value.flat[0] for value in first.values()}) == len(first)
 
 
+def test_a_fresh_copy_keeps_what_training_would_not_set():
+    layers = keras.layers
+    x = np.random.default_rng(0).normal(5.0, 2.0, (40, 6)).astype("float32")
+    norm, features = layers.Normalization(name="norm"), layers.Dense(4, name="features")
+    norm.adapt(x)
+    inner = keras.Sequential([keras.Input((6,)), norm, features], name="inner")
+    rest = [layers.BatchNormalization(name="batch"), layers.Dense(3, name="out")]
+    model = keras.Sequential([keras.Input((6,)), inner, *rest])
+    batch = model.get_layer("batch")
+    batch.set_weights([weight + 0.5 for weight in batch.get_weights()])
+    features.trainable = False
+    fresh = fresh_copy(model, 1)
+    old, new = model.get_layer("inner"), fresh.get_layer("inner")
+    np.testing.assert_array_equal(new(x), old(x))
+    assert np.abs(np.mean(new.get_layer("norm")(x), 0)).max() < 1e-3
+    assert not new.get_layer("features").trainable
+    # What training sets starts anew.
+    assert np.ravel(fresh.get_layer("batch").get_weights()[2]).tolist() == [0.0] * 4
+    assert np.abs(kernels_of(fresh)["out"] - kernels_of(model)["out"]).max() > 0.05
+
+
 def test_kernels_inside_of_models_and_not_of_depthwise_layers():
     inner = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Conv2D(2, 3, name="inner")])
     layers = [keras.Input((6, 6, 1)), keras.layers.SeparableConv2D(2, 3, name="separable"), inner]

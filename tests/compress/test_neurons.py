@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
-from keras_robust.compress import PruneNeurons, unit_scores
+from keras_robust.compress import PruneNeurons, Recipe, unit_scores
 from keras_robust.compress._kernels import kernels
 from keras_robust.compress._stage import Context
 
@@ -153,6 +153,26 @@ def test_it_is_a_stage(tools):
     assert stage.broken(kernels(model), kernels(plain), names, context) == []
     (one, *_) = stage.broken(kernels(model), kernels(model), names, context)
     assert one == "layer 'conv_a': still has all of its 8 units"
+
+
+def test_as_a_stage_it_tells_layers_of_one_name_apart(rng):
+    """Of models inside a model; `out`, of that name itself, is called after them."""
+
+    def part(units, name):
+        stack = [layers.Dense(units, "relu", name="dense"), layers.Dense(6, name=f"{name}_out")]
+        return keras.Sequential([keras.Input((6,)), *stack], name=name)
+
+    parts = [part(8, "a"), part(5, "b"), layers.Dense(7, "relu", name="dense")]
+    model = keras.Sequential([keras.Input((6,)), *parts, layers.Dense(3, name="out")])
+    x = rng.uniform(size=(32, 6)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, np.arange(32) % 3)).batch(16)
+    recipe = Recipe([PruneNeurons(0.5, score="l1")])
+    (stage,) = recipe.run(model, data, epochs=1, verbose=0).stages
+    assert stage.broken == [] and len(stage.layers) == 6
+    assert all(row["sparsity_before"] is not None for row in stage.layers)
+    found = kernels(model)
+    sizes = [kernel.values.shape[1] for key, kernel in found.items() if "dense" in key[0]]
+    assert sorted(sizes) == [5, 7, 8] and len(found) == 6
 
 
 def test_pruned_models_train_adversarially_are_saved_and_exported(blobs, tmp_path):

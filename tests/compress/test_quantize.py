@@ -6,6 +6,7 @@ import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import Binarize, Quantize, Recipe, load
 from keras_robust.compress._flatten import flatten
+from keras_robust.compress._kernels import kernels
 from keras_robust.compress._stage import Context
 from keras_robust.export._interpreter import load as interpreter_of
 
@@ -106,6 +107,19 @@ def test_depthwise_separable_and_pooling_layers(tools):
         assert np.abs(quantized(x, training=False) - exact).max() < 0.1 * np.ptp(exact)
 
 
+@pytest.mark.parametrize(("activation", "consumers"), [("relu", 1), (None, 2), (None, 1)])
+def test_a_batch_normalization_after_a_separable_layer(tools, activation, consumers):
+    inputs = keras.Input(tools.shape)
+    x = layers.SeparableConv2D(4, 3, activation=activation, name="separable")(inputs)
+    y = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    y = layers.Add()([x, y]) if consumers == 2 else y
+    model = keras.Model(inputs, layers.Dense(4)(layers.Flatten()(y)))
+    x, _ = tools.data(32)
+    exact = model(x).numpy()
+    quantized = Quantize().apply(model, x)
+    assert np.abs(quantized(x, training=False) - exact).max() < 0.1 * np.ptp(exact)
+
+
 def shared():
     inputs, dense = keras.Input((4,)), layers.Dense(4, name="twice")
     return keras.Model(inputs, dense(dense(inputs)))
@@ -202,6 +216,33 @@ def test_binary_kernels_stay_so_through_quantization_aware_training(tools, tmp_p
             assert np.unique(codes).size == 2
             shapes.remove(codes.shape)
     assert not shapes
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, -0.2, 0.1], np.linspace(-0.2, 0.2, 41) * (np.arange(41) % 2)]
+)
+def test_kernels_without_a_quantizer_of_their_own_keep_what_they_have(tools, rng, values):
+    stack = [
+        layers.Conv2DTranspose(4, 3, name="up"),
+        layers.DepthwiseConv2D(3, name="depth"),
+        layers.SeparableConv2D(4, 3, name="separable"),
+        layers.Flatten(),
+        layers.Dense(tools.classes, name="out"),
+    ]
+    model = flatten(keras.Sequential([keras.Input(tools.shape), *stack]))
+    for layer in model.layers:
+        old = layer.get_weights()
+        new = [rng.choice(np.float32(values), w.shape) if w.ndim > 1 else w for w in old]
+        layer.set_weights(new)
+    before, stage = kernels(model), Quantize()
+    few = len(values) if len(values) < 10 else None
+    context = Context(2, 4, inputs_of(tools), sparse=True, clusters=few)
+    after = kernels(tools.run_stage(stage, model, context, tools.dataset()))
+    assert stage.broken(before, after, [], context) == []
+    moved = [np.abs(after[key].values - before[key].values).max() for key in after if key in before]
+    assert len(moved) >= 3 and min(moved) > 1e-4
+    if few:
+        assert all(kernel.distinct <= few for kernel in after.values())
 
 
 @pytest.mark.parametrize("preserve", [(), ("sparsity", "clusters")])

@@ -110,6 +110,27 @@ def test_masks_are_fixed_then_and_weights_train(blobs):
     assert told == ["layer 'out': 76 of 108 weights are zero, sparsity 0.9 asks for 97"]
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_constraints_of_the_user_hold_when_weights_train(rng, jit):
+    most = keras.constraints.MaxNorm(0.8)
+    bounds = {"kernel_constraint": most, "bias_constraint": "non_neg"}
+    model = keras.Sequential([keras.Input((36,)), keras.layers.Dense(3, **bounds, name="out")])
+    kernel = rng.normal(size=(36, 3))
+    model.set_weights([kernel / np.linalg.norm(kernel, axis=0), np.full(3, 0.1)])
+    stage, context = PruneByScores(0.5), Context(4, 1)
+    wrapped = stage.wrap(model, context)
+    wrapped.compile(keras.optimizers.SGD(1.0), LOSS, jit_compile=jit)
+    # One class alone: the biases of the others would fall below zero.
+    data = (rng.uniform(size=(32, 36)).astype("float32"), np.zeros(32, "int32"))
+    data = tf.data.Dataset.from_tensor_slices(data).batch(32)
+    callbacks = stage.callbacks(wrapped, context)
+    wrapped.fit(data, epochs=4, callbacks=callbacks, verbose=0, shuffle=False)
+    after, bias = stage.strip(wrapped, model).get_weights()
+    assert bias.min() == 0 and bias.max() > 0.2
+    assert np.linalg.norm(after, axis=0).max() <= 0.8 + 1e-5
+    assert np.count_nonzero(after) == 54
+
+
 def test_first_scores_are_scaled_by_layer(rng):
     weights = rng.normal(size=(3, 3, 4, 5)).astype("float32")
     scores = scores_file.initial_scores(weights)

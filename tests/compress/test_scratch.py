@@ -40,6 +40,16 @@ def test_epochs_of_the_paper():
     assert scratch_budget(full, Prune({"out": 0.5}).apply(full), 10, zeros=True).ratio == 72 / 60
 
 
+def test_zeros_of_a_separable_layer_count_for_their_own_kernel():
+    layer = keras.layers.SeparableConv2D(4, 3, padding="same", name="separable")
+    model = keras.Sequential([keras.Input((5, 5, 2)), layer])
+    depthwise, pointwise, bias = layer.get_weights()
+    pointwise[..., :2] = 0
+    layer.set_weights([depthwise, pointwise, bias])
+    # 9 x 2 products of the depthwise kernel at each place, 2 x 4 of the other, half with zeros.
+    assert scratch_budget(25 * 26, model, 1, zeros=True).ratio == pytest.approx(26 / 22)
+
+
 def test_three_rows_by_the_same_architecture(data):
     full = make_model()
     pruned = PruneNeurons(0.5, score="l1").apply(full)

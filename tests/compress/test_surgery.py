@@ -291,3 +291,29 @@ def test_shared_models_and_operators(rng):
 
 def hidden_layer(model, name):
     return next(layer for layer in layers_of(model) if layer.name == name)
+
+
+def test_a_reshape_that_is_called_twice(rng):
+    """One layer where both calls make one shape, two where they lose other units."""
+    reshape, outer = layers.Reshape((1, 6), name="reshape"), layers.Dense(6, name="reshape_1")
+    a, b = keras.Input((6,)), keras.Input((6,))
+    inner = keras.Model(a, layers.Flatten()(reshape(layers.Dense(6, name="inner")(a))))
+    same = keras.Model(b, layers.Dense(2)(inner(inner(outer(b)))))
+    x = rng.normal(size=(4, 6)).astype("float32")
+    small = remove_dead(same)
+    np.testing.assert_allclose(small(x), same(x), rtol=1e-5, atol=1e-6)
+    assert sum(isinstance(layer, layers.Reshape) for layer in small.layers) == 1
+
+    y = layers.Dense(6, "relu", name="first")(b)
+    z = layers.Flatten()(reshape(y))
+    z = layers.Flatten()(reshape(layers.Dense(6, "relu", name="reshape_1")(z)))
+    model = keras.Model(b, layers.Dense(2)(z))
+    units = Units(model)
+    gone = units.makers()["first"].outputs[:2]
+    small = without(units, set(gone.tolist()))
+    assert {layer.target_shape for layer in small.layers if hasattr(layer, "target_shape")} == {
+        (1, 4),
+        (1, 6),
+    }
+    silence(units, gone)
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-5, atol=1e-6)

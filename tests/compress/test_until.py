@@ -84,6 +84,16 @@ def test_damage_at_once_gives_the_model_back(setting):
     assert run.model is not model
 
 
+def test_a_sparse_model_that_is_given_back_keeps_what_it_had(setting):
+    model, data = setting
+    sparse = Prune(0.5).apply(model)
+    # With one weight in a hundred it does worse at once.
+    run = prune_until(sparse, data, data, most_loss=0.0, step=0.99, epochs=1, verbose=0)
+    assert not any(row["inside"] for row in run.rounds)
+    assert run.kept == run.to_dict()["kept"] == 0.5
+    assert run.summary().splitlines()[1].split()[1] == "50.00"
+
+
 def test_a_nan_is_outside():
     assert not Budget(0.5).inside(0.9, float("nan"))
     assert Budget(0.01).inside(0.9, 0.89) and not Budget(0.01).inside(0.9, 0.8899)
