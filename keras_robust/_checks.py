@@ -136,8 +136,10 @@ def check_same_length(x, y) -> None:
         )
 
 
-def check_logit_model(model, argument: str = "model") -> None:
+def check_logit_model(model, argument: str = "model", scores: bool = True) -> None:
     """Raises unless `model` is a callable of this Keras whose last step is not a softmax.
+
+    Without `scores`, where only the largest output is read, it may be one.
 
     What a subclassed model or a bare callable ends in cannot be read off it;
     `check_logits` looks at the values then.
@@ -148,15 +150,15 @@ def check_logit_model(model, argument: str = "model") -> None:
             f"`{argument}` must be a Keras model or a callable (batch, ...) -> (batch, classes), "
             f"got {type(model).__name__}."
         )
-    if is_model(model) and _ends_in_probabilities(model):
+    if scores and is_model(model) and _ends_in_probabilities(model):
         raise ValueError(_probabilities(argument, "ends in a softmax or sigmoid"))
 
 
-def check_logits(logits, argument: str = "model") -> int:
+def check_logits(logits, argument: str = "model", scores: bool = True) -> int:
     """The number of classes; raises `ValueError` unless `logits` are `(batch, classes)`.
 
     When eager, values that are probabilities are refused too: all in [0, 1] with rows
-    that sum to one.
+    that sum to one; not without `scores`, where only the largest is read.
     """
     if logits.shape.rank != 2 or (logits.shape[-1] or 0) < 2:
         raise ValueError(
@@ -167,7 +169,7 @@ def check_logits(logits, argument: str = "model") -> int:
         values = np.asarray(tf.cast(logits, tf.float32))
         if not np.all(np.isfinite(values)):
             raise ValueError(f"`{argument}` returned NaN or infinite logits for the given inputs.")
-        if values.min() >= 0 and np.allclose(values.sum(-1), 1.0, atol=1e-3):
+        if scores and values.min() >= 0 and np.allclose(values.sum(-1), 1.0, atol=1e-3):
             raise ValueError(_probabilities(argument, "returned probabilities"))
     return int(logits.shape[-1])
 

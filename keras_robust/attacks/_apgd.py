@@ -32,7 +32,7 @@ class APGD(Ascent):
     through balls of three, two and one eps, as in AutoAttack.
 
     Returns for each row the point with the highest loss among those that fool the model, or
-    among all where none does; `x` counts as one.
+    among all where none does; `x` counts as one, but not in `perturb`, which training takes.
 
     Attributes:
         eps: radius in the units of the inputs.

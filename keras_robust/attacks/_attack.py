@@ -21,6 +21,7 @@ from keras_robust._checks import (
 from keras_robust._fast_passes import fast_passes
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
+from keras_robust.attacks._straight_through import StraightThrough
 from keras_robust.attacks._threat import NORMS, check_threat, float32_below, size
 
 # "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
@@ -55,6 +56,8 @@ class Attack(abc.ABC):
     needs_gradient = True
     searches = False
     targeted = False
+    # Whether it reads more of the logits than which is the largest.
+    _needs_scores = True
 
     @property
     @abc.abstractmethod
@@ -109,14 +112,14 @@ class Attack(abc.ABC):
             ValueError: wrong shapes, NaN, values outside the bounds, labels out of range, or
                 a model that gives probabilities.
         """
-        check_logit_model(model)
+        check_logit_model(model, scores=self._needs_scores)
         x = check_images(x, self.bounds)
         y = check_labels(y)
         check_same_length(x, y)
         if not tf.executing_eagerly():
             return self.run(model, x, y, as_seed(seed), self._radius)
         if getattr(model, "must_run_eagerly", False):
-            check_labels(y, check_logits(call_logits(model, x)))
+            check_labels(y, check_logits(call_logits(model, x), scores=self._needs_scores))
             return self.run(model, x, y, as_seed(seed), self._radius)
         function, classes = _compiled(model, self.for_eps_one(), x, y)
         check_labels(y, classes)
@@ -184,7 +187,10 @@ def make_goal(model, y, loss, reach=False, eot=1) -> Goal:
                 "`loss` must return one value an example, (batch,), got shape "
                 f"{tuple(climb.shape)}. Give a Keras loss reduction='none'."
             )
-        return Value(-climb, ~missed) if reach else Value(climb, missed)
+        climb = -climb if reach else climb
+        # The worst of values: nothing is larger than NaN, which a search would never leave.
+        climb = tf.where(tf.math.is_nan(climb), climb.dtype.min, climb)
+        return Value(climb, ~missed if reach else missed)
 
     return value if eot == 1 else _expected(value, eot)
 
@@ -254,9 +260,13 @@ def keep_within(x, x_adv, found, norm, eps) -> tf.Tensor:
         norm: "linf", "l2" or "l1".
         eps: scalar, may be infinite.
     """
+    return tf.where(rows_of(found & within(x, x_adv, norm, eps), x), x_adv, x)
+
+
+def within(x, x_adv, norm, eps) -> tf.Tensor:
+    """Whether each row of `x_adv` is at most `eps` from `x`, `(batch,)`, summed in float64."""
     distance = size(tf.cast(x_adv, tf.float64) - tf.cast(x, tf.float64), norm)
-    near = distance <= tf.cast(eps, tf.float64)
-    return tf.where(rows_of(found & near, x), x_adv, x)
+    return distance <= tf.cast(eps, tf.float64)
 
 
 def settle(attack, norms=NORMS, optional_eps: bool = False) -> None:
@@ -318,7 +328,11 @@ def value_and_gradient(goal: Goal, x_adv):
 
 def _loss_scale(model) -> float:
     """Float16 gradients below 6e-8 vanish, and attacks only look at their direction."""
-    return 128.0 if is_model(model) and model.compute_dtype == "float16" else 1.0
+    if isinstance(model, StraightThrough):
+        model = model.model
+    # Not by the model's own dtype, which for a functional one is the policy that it was built in.
+    layers = model._flatten_layers() if is_model(model) else ()
+    return 128.0 if any(layer.compute_dtype == "float16" for layer in layers) else 1.0
 
 
 # Model -> {(attack at eps 1, rank of y, shape of an image): (compiled function, classes)}. The
@@ -337,7 +351,7 @@ def _compiled(model, attack, x, y):
     key = (attack, y.shape.rank, tuple(x.shape[1:]))
     if key not in known:
         # Looked at with values, which a trace has not.
-        classes = check_logits(call_logits(model, x))
+        classes = check_logits(call_logits(model, x), scores=attack._needs_scores)
 
         @tf.function(reduce_retracing=True, autograph=False)
         def run(x, y, seed, eps):

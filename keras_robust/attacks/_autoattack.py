@@ -11,6 +11,7 @@ from keras_robust.attacks._apgd import APGD
 from keras_robust.attacks._attack import Attack, call_logits, make_goal, settle
 from keras_robust.attacks._fab import FAB
 from keras_robust.attacks._square import Square
+from keras_robust.attacks._threat import check_finite
 
 VERSIONS = ("standard", "rand")
 _EOT = 20
@@ -53,6 +54,8 @@ class AutoAttack(Attack):
                 f"`version` must be one of {', '.join(map(repr, VERSIONS))}, got "
                 f"version={self.version!r}."
             )
+        if self.norm == "l1" and self.version == "standard":  # for FAB
+            check_finite(self)
 
     @property
     def name(self):

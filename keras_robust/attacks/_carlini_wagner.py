@@ -14,7 +14,7 @@ from keras_robust.attacks._attack import (
     settle,
     value_and_gradient,
 )
-from keras_robust.attacks._threat import size
+from keras_robust.attacks._threat import check_finite, size
 from keras_robust.attacks._weight_search import (
     Step,
     check_search,
@@ -77,6 +77,7 @@ class CarliniWagner(Attack):
     def __post_init__(self):
         settle(self, norms=("l2",), optional_eps=True)
         check_search(self)
+        check_finite(self)
 
     @property
     def name(self):

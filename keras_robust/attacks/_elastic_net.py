@@ -14,8 +14,9 @@ from keras_robust.attacks._attack import (
     rows_of,
     settle,
     value_and_gradient,
+    within,
 )
-from keras_robust.attacks._threat import size
+from keras_robust.attacks._threat import check_finite, size
 from keras_robust.attacks._weight_search import (
     Step,
     check_search,
@@ -86,6 +87,7 @@ class ElasticNet(Attack):
         if not (isinstance(self.beta, numbers.Real) and 0 <= self.beta < math.inf):
             raise ValueError(f"`beta` must be a finite number >= 0, got beta={self.beta!r}.")
         object.__setattr__(self, "beta", float(self.beta))
+        check_finite(self)
 
     @property
     def name(self):
@@ -93,8 +95,14 @@ class ElasticNet(Attack):
 
     def run(self, model, x, y, seed, eps):
         def step(variables, x, given, weight, taken):
-            return self._step(margin_goal(self, model, *given), variables, x, weight, taken)
+            new = self._step(margin_goal(self, model, *given), variables, x, weight, taken)
+            # The nearest in "EN" may be outside the l1 ball when others are inside: it comes
+            # after the farthest of these, and still counts as a gain against others outside.
+            inside = within(x, new.x_adv, self.norm, eps)
+            return new._replace(distance=tf.where(inside, 0.0, farthest) + new.distance)
 
+        radius = eps / (self.bounds[1] - self.bounds[0])
+        farthest = radius if self.rule == "l1" else radius * (radius + self.beta)
         y = hard_labels(y)
         done = margin_goal(self, model, y, self.confidence)(x).fooled
         least = tf.maximum(self.confidence, least_margin(y, call_logits(model, x)))

@@ -18,7 +18,7 @@ from keras_robust.attacks._attack import (
 from keras_robust.attacks._best import choose
 from keras_robust.attacks._boundary import into_bounds, nearest_boundary, shortest_step
 from keras_robust.attacks._targeted import likely_wrong
-from keras_robust.attacks._threat import Ball, size
+from keras_robust.attacks._threat import Ball, check_finite, size
 from keras_robust.losses import margin
 
 # Radius of the random starts when neither `eps` nor an earlier run gives one, as a share of
@@ -81,6 +81,8 @@ class FAB(Attack):
             raise ValueError(f"`eta` must be in [1, 2), got eta={self.eta!r}.")
         if not 0 < self.beta < 1:
             raise ValueError(f"`beta` must be in (0, 1), got beta={self.beta!r}.")
+        if self.norm == "l1":  # whose steps go all the way to a bound
+            check_finite(self)
 
     @property
     def name(self):

@@ -14,6 +14,7 @@ from keras_robust.attacks._attack import (
 )
 from keras_robust.attacks._best import choose
 from keras_robust.attacks._hop_walk import Point, Walk, distance
+from keras_robust.attacks._threat import check_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +22,17 @@ class HopSkipJump(Attack):
     """Walks along the decision boundary towards the input, Chen et al. 2020.
 
     https://arxiv.org/abs/1904.02144. Only the predicted class is read: it attacks files and
-    endpoints that give a label and no score. From a misclassified start, each step estimates
-    the boundary's normal from which of many probes are misclassified, moves along it, and halves
-    the way back to the boundary. An image for which no start is found stays as it is.
+    endpoints that give a label and no score, as one-hot rows or as probabilities. From a
+    misclassified start, each step estimates the boundary's normal from which of many probes are
+    misclassified, moves along it, and halves the way back to the boundary. An image for which no
+    start is found stays as it is.
 
     Attributes:
         eps: largest perturbation that counts, in the units of the inputs, or None; an image
             with one that small is not asked about any more.
         norm: "l2" or "linf".
         steps: steps along the boundary.
-        queries: rows asked for each image, at most; whichever ends first.
+        queries: rows asked for each image besides itself, at most; whichever ends first.
         probes: probes of the first step; the t-th has `sqrt(t)` times as many.
         bounds: range of valid inputs.
 
@@ -53,10 +55,12 @@ class HopSkipJump(Attack):
 
     needs_gradient = False
     searches = True
+    _needs_scores = False
 
     def __post_init__(self):
         settle(self, norms=("linf", "l2"), optional_eps=True)
         check_counts(self, "steps", "queries", "probes")
+        check_finite(self)
 
     @property
     def name(self):

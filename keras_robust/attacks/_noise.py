@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust._seed import fold, normal, split, uniform
 from keras_robust.attacks._attack import Attack, check_counts, settle
-from keras_robust.attacks._threat import Ball
+from keras_robust.attacks._threat import Ball, check_finite
 from keras_robust.attacks._worst import worst_of
 
 KINDS = ("gaussian", "uniform", "salt_and_pepper", "pixel")
@@ -69,6 +69,8 @@ class Noise(Attack):
         if not (_is_number(self.share) and 0 < self.share <= 1):
             raise ValueError(f"`share` must be in (0, 1], got share={self.share!r}.")
         object.__setattr__(self, "rms", float(self.rms))
+        if self.kind == "salt_and_pepper":
+            check_finite(self)
 
     @property
     def name(self):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust._seed import fold, uniform
 from keras_robust.attacks._attack import Attack, check_counts
-from keras_robust.attacks._threat import check_threat
+from keras_robust.attacks._threat import check_finite, check_threat
 from keras_robust.attacks._worst import worst_of
 
 
@@ -64,6 +64,7 @@ class Spatial(Attack):
                     f"{name}={value!r}."
                 )
             object.__setattr__(self, name, float(value))
+        check_finite(self)
 
     @property
     def name(self):

@@ -32,6 +32,15 @@ def check_threat(eps, norm, bounds) -> tuple[float, tuple[float, float]]:
     return float(eps), (float(bounds[0]), float(bounds[1]))
 
 
+def check_finite(attack) -> None:
+    """Raises unless the `bounds` of `attack`, which measures in their range, are finite."""
+    if not all(map(math.isfinite, attack.bounds)):
+        raise ValueError(
+            f"`bounds` must be finite for {attack.name}, got bounds={attack.bounds!r}. Give the "
+            "range of valid inputs, or that of the data."
+        )
+
+
 def float32_below(eps):
     """The largest float32 that is at most the number `eps`; a tensor is left as it is.
 
@@ -84,6 +93,8 @@ class Ball:
         low, high = self._box(x)
         if self.norm == "l1":
             way = self.corner(gradient, x) - delta
+            # Without a gradient no corner is better: that of `_fill_largest` is `x` itself.
+            way = tf.where(_size(gradient, "linf") > 0, way, 0.0)
             share = tf.math.divide_no_nan(2.0 * step_size, _size(way, "l1"))
             return delta + way * tf.minimum(share, 1.0)
         if self.norm == "linf":
@@ -174,10 +185,13 @@ def _unit_ball_point(x, seed, norm) -> tf.Tensor:
     one, other = split(seed)
     shape = tf.shape(x)
     count = tf.cast(tf.size(x[0]), tf.float32)
-    direction = normal(shape, one)
     if norm == "l1":
-        # Signed exponential variables, normalised, are uniform on the l1 sphere.
-        direction = tf.sign(direction) * -tf.math.log(uniform(shape, one))
+        # Signed exponential variables, normalised, are uniform on the l1 sphere. Size and sign
+        # of one draw, which is never zero, are independent.
+        draw = uniform(shape, one, -1.0, 1.0)
+        direction = tf.sign(draw) * -tf.math.log(tf.abs(draw))
+    else:
+        direction = normal(shape, one)
     ones = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
     return _normalised(direction, norm) * uniform(ones, other) ** (1.0 / count)
 
@@ -234,7 +248,8 @@ def _fill_largest(gradient, low, high, eps) -> tf.Tensor:
     """The linear maximiser over l1 ball and box: entries filled in the order of `|gradient|`."""
     flat = [tf.shape(gradient)[0], math.prod(gradient.shape[1:])]
     magnitude = tf.reshape(tf.abs(gradient), flat)
-    room = tf.where(gradient > 0, high, -low) * tf.cast(gradient != 0, tf.float32)
+    # Not times zero: the room is infinite where the bounds are.
+    room = tf.where(gradient != 0, tf.where(gradient > 0, high, -low), 0.0)
     order = tf.argsort(magnitude, direction="DESCENDING", stable=True)
     sorted_room = tf.gather(tf.reshape(room, flat), order, batch_dims=1)
     before = tf.cumsum(sorted_room, axis=1, exclusive=True)

@@ -79,7 +79,8 @@ def dlr(labels, logits) -> tf.Tensor:
         logits: `(batch, classes)` with at least 3 classes.
 
     Returns:
-        `(batch,)` in `[-1, 1]`, positive exactly when misclassified.
+        `(batch,)`, positive exactly when misclassified. At least -1, and at most 1 while the
+        label is among the three largest; it grows the further it falls below them.
 
     Raises:
         ValueError: fewer than 3 classes.

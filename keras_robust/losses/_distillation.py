@@ -82,6 +82,7 @@ def ensemble_logits(logits, temperature=1.0, mean="arithmetic", weights=None) ->
     return temperature * tf.reduce_logsumexp(tf.stack(logs), axis=0)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 class Distillation(keras.losses.Loss):
     """`distillation` as a compiled loss, for training on a teacher's logits by plain `fit`.
 

@@ -17,7 +17,7 @@ def smooth(labels, classes: int, smoothing: float) -> tf.Tensor:
         smoothing: share of the uniform distribution, in [0, 1).
 
     Returns:
-        float32 (or the vectors' dtype) `(batch, classes)`; rows sum to what they did.
+        float32 (or the dtype of floating vectors) `(batch, classes)`; rows sum to what they did.
 
     >>> smooth([0], 2, 0.5).numpy().tolist()
     [[0.75, 0.25]]
@@ -25,6 +25,7 @@ def smooth(labels, classes: int, smoothing: float) -> tf.Tensor:
     labels = _labels(labels)
     if labels.shape.rank == 1:
         labels = tf.one_hot(tf.cast(labels, tf.int32), classes)
+    labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.float32)
     return labels * (1.0 - smoothing) + smoothing / classes
 
 

@@ -37,6 +37,45 @@ def test_wrong_data_is_refused(cnn, x, y, error, message):
         attack(cnn(), x, y)
 
 
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        kr.attacks.CarliniWagner,
+        kr.attacks.ElasticNet,
+        kr.attacks.HopSkipJump,
+        kr.attacks.Spatial,
+        lambda bounds: kr.attacks.FAB(norm="l1", bounds=bounds),
+        lambda bounds: kr.attacks.AutoAttack(0.1, norm="l1", bounds=bounds),
+        lambda bounds: kr.attacks.Noise(0.1, kind="salt_and_pepper", bounds=bounds),
+    ],
+)
+def test_infinite_bounds_are_refused_where_the_range_counts(make, bounds):
+    with pytest.raises(ValueError, match=r"`bounds` must be finite for .*, got bounds=\(.*inf\)"):
+        make(bounds=bounds)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bounds: kr.attacks.PGD(1.0, steps=5, bounds=bounds),
+        lambda bounds: kr.attacks.PGD(1.0, norm="l1", steps=5, bounds=bounds),
+        lambda bounds: kr.attacks.APGD(1.0, norm="l2", steps=5, bounds=bounds),
+        lambda bounds: kr.attacks.Square(1.0, queries=50, bounds=bounds),
+        lambda bounds: kr.attacks.FAB(1.0, steps=5, bounds=bounds),
+        lambda bounds: kr.attacks.DeepFool(bounds=bounds),
+        lambda bounds: kr.attacks.LBFGS(bounds=bounds),
+        lambda bounds: kr.attacks.Noise(1.0, bounds=bounds),
+    ],
+)
+def test_other_attacks_do_as_with_wide_bounds(linear, make):
+    model = linear(36, classes=3)
+    y = np.argmax(model(X), axis=1)
+    free, wide = (make(bounds)(model, X, y) for bounds in ((-np.inf, np.inf), (-9.0, 9.0)))
+    np.testing.assert_allclose(free, wide, atol=1e-5)
+    assert np.all(np.any(free != X, axis=(1, 2, 3)))
+
+
 def test_wrong_labels_are_refused_at_every_call(cnn):
     model = cnn()
     attack(model, X, Y)
@@ -150,6 +189,35 @@ def test_float16_models_keep_small_gradients(rng):
     y = np.argmax(model(x), axis=1)
     gain = kr.losses.margin(y, model(attack(model, x, y))) - kr.losses.margin(y, model(x))
     assert np.all(gain.numpy() > 0)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, kr.attacks.StraightThrough])
+def test_float16_layers_count_whatever_the_policy_says(wrap):
+    """The gradient, of 1e-8, vanishes in float16 unless it is scaled."""
+    small = [keras.initializers.Constant(value) for value in (5e-5, 1e-4)]
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(1, dtype="mixed_float16", kernel_initializer=small[0])(inputs)
+    two = keras.layers.Dense(1, dtype="mixed_float16", kernel_initializer=small[1])(hidden)
+    model = keras.Model(inputs, keras.layers.Concatenate()([two, -two]))
+    assert model.compute_dtype == "float32"
+    x = np.full((2, 4), 0.5, "float32")
+    x_adv = kr.attacks.FGSM(0.25)(wrap(model), x, [0, 1])
+    np.testing.assert_array_equal(x_adv, [[0.25] * 4, [0.75] * 4])
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_loss_that_is_not_a_number_at_the_input_does_not_hold_it_there(linear, targeted):
+    model = linear(36, classes=2)
+    y = np.argmax(model(X), axis=1) ^ targeted
+    clean = kr.losses.margin(y, model(X))
+
+    def loss(labels, logits):
+        margin = kr.losses.margin(labels, logits)
+        return tf.where(tf.abs(margin - clean) < 1e-6, np.nan, margin)
+
+    attack = kr.attacks.APGD(1e-3, loss=loss, steps=5, targeted=targeted)
+    gain = kr.losses.margin(y, model(attack(model, X, y))) - clean
+    assert np.all(gain.numpy() * (-1 if targeted else 1) > 0)
 
 
 def test_works_inside_a_tf_function(cnn):

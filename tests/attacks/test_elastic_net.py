@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import ElasticNet
+from keras_robust.attacks._weight_search import Step
 
 FEW = {"steps": 100, "search_steps": 5}
 
@@ -80,6 +81,26 @@ def test_targets_are_reached_with_confidence(linear, rng):
     target = (np.argmax(model(x), axis=1) + 1) % 4
     x_adv = ElasticNet(**FEW, targeted=True, confidence=1.0)(model, x, target)
     assert np.all(-kr.losses.margin(target, model(x_adv)).numpy() >= 1.0 - 1e-5)
+
+
+class Scripted(ElasticNet):
+    """Passes a sparse example, then ends at one with less elastic distance and more l1."""
+
+    def _step(self, goal, variables, x, weight, taken):
+        delta = tf.where(taken[:, None] < 5, [[0.3, 0.0, 0.0, 0.0]], [[0.1, 0.1, 0.1, 0.1]])
+        distance = self._distance(delta)
+        return Step(variables, x + delta, distance, distance, tf.ones_like(taken, tf.bool))
+
+
+@pytest.mark.parametrize(
+    ("eps", "expected"),
+    [(0.35, [0.8, 0.5, 0.5, 0.5]), (0.45, [0.6] * 4), (None, [0.6] * 4), (0.2, [0.5] * 4)],
+)
+def test_an_example_outside_does_not_replace_one_inside(linear, eps, expected):
+    model, x = linear(4), np.full((2, 4), 0.5, "float32")
+    attack = Scripted(eps, steps=20, search_steps=2, abort_early=False)
+    x_adv = attack(model, x, np.argmax(model(x), axis=1))
+    np.testing.assert_allclose(x_adv, [expected] * 2, rtol=1e-6)
 
 
 def test_same_result_in_other_units(linear, rng):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_robust as kr
+from keras_robust._keras import keras
 
 HopSkipJump = kr.attacks.HopSkipJump
 
@@ -139,6 +140,24 @@ def test_stays_in_ball_and_bounds_and_is_never_worse(norm, shape, eps, bounds, s
     np.testing.assert_array_equal(x_adv[already], x[already])
     moved = np.any(x_adv != x, axis=tuple(range(1, x.ndim)))
     assert np.all(np.argmax(model(x_adv), axis=1)[moved] != y[moved])
+
+
+@pytest.mark.parametrize("give", [tf.nn.softmax, lambda z: tf.one_hot(tf.argmax(z, -1), 3)])
+def test_labels_may_come_as_one_hot_rows_or_probabilities(linear, rng, give):
+    model, x = linear(12, classes=3), rng.uniform(size=(3, 12)).astype("float32")
+    y, attack = np.argmax(model(x), axis=1), HopSkipJump(queries=200)
+    expected = attack(model, x, y)
+    np.testing.assert_array_equal(attack(lambda x: give(model(x)), x, y), expected)
+    box = kr.attacks.BlackBox(lambda x: give(model(x)).numpy(), classes=3)
+    assert np.all(np.argmax(model(attack(box, x, y)), axis=1) != y)
+
+
+def test_a_softmax_model_is_attacked_by_its_labels(cnn, blobs):
+    body, (x, _) = cnn(), blobs(6)
+    model = keras.Sequential([body, keras.layers.Softmax()])
+    y = np.argmax(model(x), axis=1)
+    x_adv = HopSkipJump(queries=200)(model, x, y)
+    np.testing.assert_array_equal(x_adv, HopSkipJump(queries=200)(body, x, y))
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,28 @@ def test_random_points_fill_the_ball_uniformly(name):
         assert abs(np.mean(sizes < radius) - radius**3) < 0.015
 
 
+def test_large_entries_of_l1_points_are_of_either_sign():
+    x = tf.fill((2000, 50), 0.5)
+    delta = Ball("l1", 0.1).random(x, tf.constant([0, 0])).numpy()
+    # Each of the entries is about 0.1 / 50 in size.
+    assert abs(delta.sum(axis=1).mean()) < 1e-3
+    assert 0.9 < np.median(delta.max(axis=1)) / -np.median(delta.min(axis=1)) < 1.1
+
+
+def test_an_l1_step_without_a_gradient_stays():
+    x, start = tf.fill((2, 2), 0.5), tf.constant([[0.1, -0.1], [0.1, -0.1]])
+    gradient = tf.constant([[0.0, 0.0], [1.0, 0.0]])
+    moved = Ball("l1", 0.4).ascend(start, gradient, x, 0.05)
+    np.testing.assert_array_equal(moved[0], start[0])
+    np.testing.assert_allclose(moved[1], [0.175, -0.075], rtol=1e-5)
+
+
+def test_l1_corner_works_without_bounds():
+    x, gradient = tf.fill((1, 3), 0.5), tf.constant([[0.0, 3.0, -4.0]])
+    delta = Ball("l1", 0.5, (-np.inf, np.inf)).corner(gradient, x)
+    np.testing.assert_array_equal(delta, [[0.0, 0.0, -0.5]])
+
+
 def test_l1_step_goes_straight_to_the_corner_and_stops_there():
     x, gradient, start = tf.fill((1, 3), 0.5), tf.constant([[1.0, 3.0, 2.0]]), tf.zeros((1, 3))
     ball = Ball("l1", 0.4)

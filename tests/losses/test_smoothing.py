@@ -14,6 +14,7 @@ LABELS = np.array([0, 2, 1, 0])
 
 def test_smooth_by_hand():
     np.testing.assert_allclose(smooth([1], 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
+    np.testing.assert_allclose(smooth([[0, 1]], 2, 0.2), [[0.1, 0.9]], rtol=1e-6)
     soft = tf.constant([[0.5, 0.5, 0.0]])
     np.testing.assert_allclose(smooth(soft, 3, 0.3), [[0.45, 0.45, 0.1]], rtol=1e-6)
 
