@@ -17,8 +17,14 @@ if LEGACY:
 else:
     import keras
 
-# How often `fit` draws an iterator from a dataset in each epoch: Keras 3 looks into it first.
-ITERATORS_PER_EPOCH = 1 if LEGACY else 2
+
+def iterators_per_epoch(dataset) -> int:
+    """How often `fit` draws an iterator from `dataset` in each epoch.
+
+    Keras 3 draws the next epoch's at the end of one, and drops it; not where the end is found
+    by running out of data.
+    """
+    return 1 if LEGACY or int(dataset.cardinality()) < 0 else 2
 
 
 def drawn_late(dataset):

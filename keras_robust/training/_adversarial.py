@@ -34,7 +34,7 @@ from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
 from keras_robust.training._interrupt import keeps_objective
-from keras_robust.training._parts import Gradients, parts_of
+from keras_robust.training._parts import Gradients, check_last, check_reduction, parts_of
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
 from keras_robust.training._resume import Resume
@@ -180,6 +180,7 @@ class AdversarialTraining(keras.Model):
                 f"`loss`={loss!r} expects probabilities, but the model returns logits. Use for "
                 "instance keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
+        check_reduction(self.accumulate, loss)
         self.auto_jit = jit_compile == "auto"
         jit_compile = xla_of(jit_compile, self.distribute_strategy)
         super().compile(
@@ -197,11 +198,10 @@ class AdversarialTraining(keras.Model):
             *args: as for `keras.Model.fit`.
             resume: folder where the state after each epoch is kept, and at Ctrl-C that of the
                 step. If it holds one, training goes on from there, to the same weights as
-                without the interruption. `x` must
-                then be a dataset, one with a seeded shuffle if it shuffles, and made anew
-                where it was trained on in this process before. What callbacks
-                count (the patience of `EarlyStopping`) starts anew, and so do, under tf_keras,
-                the random numbers of layers such as Dropout, which is warned of.
+                without the interruption. `x` must then be a dataset, one with a seeded shuffle
+                if it shuffles, and made anew where it was trained on in this process before.
+                What callbacks count (the patience of `EarlyStopping`) starts anew, and so do,
+                under tf_keras, the random numbers of layers such as Dropout, which is warned of.
             **kwargs: as for `keras.Model.fit`.
 
         Returns:
@@ -212,11 +212,11 @@ class AdversarialTraining(keras.Model):
                 the folder of `resume` or a temporary one that the message names.
         """
         bounds = None if self.attack is None else self.attack.bounds
-        examples = check_data(self.model, bounds, x, y, stored=self.objective.stored)
+        examples = self._check_data(bounds, x, y, stored=self.objective.stored)
         validation = kwargs.get("validation_data")
         if validation is not None:
             pair = validation[:2] if isinstance(validation, (tuple, list)) else (validation, None)
-            check_data(self.model, self._validation.bounds, *pair, "validation_data")
+            self._check_data(self._validation.bounds, *pair, "validation_data")
         if examples is not None and getattr(self, "optimizer", None) is not None:
             self._create_variables(*(part[:2] for part in examples))
         rows = batch_rows(x, examples, *args[:1], **kwargs)
@@ -231,6 +231,7 @@ class AdversarialTraining(keras.Model):
         given.append(StopAtNaN(self._evidence, resume))
         settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         settings = {**settings, **settings.pop("kwargs", {})}
+        check_last(self.accumulate, examples, rows, **settings)
         if resume is None:
             settle(self, examples, rows, settings)
             return super().fit(x, y, *args, callbacks=given, **kwargs)
@@ -252,7 +253,7 @@ class AdversarialTraining(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss, compiled metrics and robust accuracy, as `keras.Model.evaluate`."""
         if not kwargs.get("_use_cached_eval_dataset"):  # What `fit` calls has been checked.
-            check_data(self.model, self._validation.bounds, x, y)
+            self._check_data(self._validation.bounds, x, y)
             self.built = True
         with self._validating():
             return super().evaluate(x, y, *args, **kwargs)
@@ -270,11 +271,18 @@ class AdversarialTraining(keras.Model):
         finally:
             self._in_validation = before
 
+    def _check_data(self, *args, **kwargs):
+        # The call in it may be the first, which makes the weights.
+        scope = contextlib.nullcontext() if self.model.built else self.distribute_strategy.scope()
+        with scope:
+            return check_data(self.model, *args, **kwargs)
+
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""
         self.built, self._examples = True, (x, y)
         with self.distribute_strategy.scope():
-            self.optimizer.build(self.model.trainable_variables)
+            if not getattr(self.optimizer, "built", False):  # Loss scaling would build anew.
+                self.optimizer.build(self.model.trainable_variables)
             alone = not tf.distribute.has_strategy()
         if alone:
             logits = self.model(x, training=False)

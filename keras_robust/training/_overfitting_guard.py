@@ -9,6 +9,7 @@ from keras_robust._checks import check_images, check_labels, check_same_length
 from keras_robust.attacks import PGD, Attack
 from keras_robust.attacks._attack import call_logits
 from keras_robust.training._adversarial import AdversarialTraining
+from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._resume import Remembering
 from keras_robust.training.objectives import Madry, Objective
 
@@ -36,7 +37,8 @@ class OverfittingGuard(Remembering):
 
     Raises:
         TypeError: `attack` is no attack, or `fallback` no objective.
-        ValueError: a setting out of its range, or images or labels that cannot be used.
+        ValueError: a setting out of its range, or images or labels that cannot be used; in `fit`,
+            a `fallback` that the trainer cannot use, or another model than before.
 
     >>> guard = OverfittingGuard(np.zeros((2, 4), "float32"), [0, 1], drop=0.2)
     """
@@ -69,7 +71,8 @@ class OverfittingGuard(Remembering):
                 "OverfittingGuard watches kr.AdversarialTraining, got a "
                 f"{type(trainer).__name__}. Call fit on the trainer."
             )
-        self._trainer, self._trained = trainer, model
+        self._check_fallback(trainer, model)
+        self._trained = model
         self._best = tf.Variable(-1.0, trainable=False)
         self._collapsed = tf.Variable(False, trainable=False)
         self._good = [
@@ -79,11 +82,24 @@ class OverfittingGuard(Remembering):
         self._steps = tf.Variable(0, trainable=False)
         return [self._best, self._collapsed, self._steps, *self._good]
 
+    def _check_fallback(self, trainer, model):
+        """Raises unless training can go on with it, which would else fail after the collapse."""
+        if self.fallback.carries:
+            raise ValueError(
+                f"`fallback` must not be {self.fallback!r}, which carries a perturbation from step "
+                "to step. Use for instance kr.objectives.Madry()."
+            )
+        if self.fallback.stored and not trainer.objective.stored:
+            raise ValueError(
+                f"`fallback`={self.fallback!r} needs stored logits, which the trainer's data does "
+                "not hold. Give it the teachers themselves."
+            )
+        check_attack_dtype(trainer.attack_dtype, model, self.fallback)
+
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        trainer = self._trainer
         if self.attack is None:
-            ball = trainer.attack
+            ball = self.model.attack
             self.attack = PGD(ball.eps, norm=ball.norm, steps=10, bounds=ball.bounds)
         if self.collapsed:
             self._train_with(self.fallback)
@@ -120,15 +136,15 @@ class OverfittingGuard(Remembering):
         )
         if self.collapsed:
             warnings.warn(f"{what} stops, since it has collapsed before.", stacklevel=2)
-            self._trainer.stop_training = True
+            self.model.stop_training = True
             return
         warnings.warn(f"{what} goes on with {self.fallback!r}.", stacklevel=2)
         self._collapsed.assign(True)
         self._train_with(self.fallback)
 
     def _train_with(self, objective):
-        self._trainer.objective = objective
-        self._trainer.make_train_function(force=True)
+        self.model.objective = objective
+        self.model.make_train_function(force=True)
 
     def _robust_accuracy(self) -> float:
         right = []

@@ -49,6 +49,43 @@ def parts_of(count: int, tensors):
         yield part, share, after
 
 
+def check_reduction(count: int, loss) -> None:
+    """Raises `ValueError` where the mean of `loss` over a batch is not that of its `count` parts.
+
+    A function and the name of a loss are averaged by Keras.
+    """
+    for each in tf.nest.flatten(loss) if count > 1 else ():
+        # "mean_with_sample_weight" divides by the weights of a part, not by its rows.
+        reduction = getattr(each, "reduction", "mean")
+        if reduction not in ("mean", "sum_over_batch_size", "auto"):
+            raise ValueError(
+                f"`loss` must have a mean for reduction with accumulate={count}, got "
+                f"reduction={reduction!r}. Use reduction='sum_over_batch_size'."
+            )
+
+
+def check_last(count: int, examples, rows, x, **settings) -> None:
+    """Raises `ValueError` where the last batch of arrays has fewer rows than `count` parts.
+
+    Args:
+        count: parts.
+        examples: the arrays, None where nobody knows them.
+        rows: size of a batch.
+        x: as given to `fit`; how many rows the last batch of a dataset has is not known.
+        **settings: of `fit`.
+    """
+    cut = settings.get("validation_split") or settings.get("steps_per_epoch")
+    if examples is None or cut or isinstance(x, tf.data.Dataset):
+        return
+    total = int(examples[0].shape[0])
+    last = total % rows or rows
+    if last < count:
+        raise ValueError(
+            f"`x`: the last batch of {total} rows has {last}, fewer than accumulate={count} parts. "
+            "Choose another batch_size, or leave rows out."
+        )
+
+
 class Gradients:
     """The sum of the parts' gradients, each by its share; None where all are."""
 

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from keras_robust._files import beside, check_writable
 from keras_robust._keras import (
-    ITERATORS_PER_EPOCH,
     NAME,
     drawn_late,
+    iterators_per_epoch,
     keras,
     optimizer_variables,
     steps_taken,
@@ -51,10 +51,20 @@ class Remembering(keras.callbacks.Callback, abc.ABC):
         """
 
     def variables_for(self, trainer) -> list[tf.Variable]:
-        """Its variables, made at the first call."""
+        """Its variables, made at the first call.
+
+        Raises:
+            ValueError: they are of another model.
+        """
+        # A model trained without our trainer is its own.
+        model = getattr(trainer, "model", trainer)
         if self.created is None:
-            # A model trained without our trainer is its own.
-            self.created = self.create_variables(trainer, getattr(trainer, "model", trainer))
+            self.created, self._of = self.create_variables(trainer, model), model
+        if model is not self._of:
+            raise ValueError(
+                f"This {type(self).__name__} holds variables of another model, {self._of.name!r}. "
+                "Make a new one for each model."
+            )
         return self.created
 
     def on_train_begin(self, logs=None):
@@ -102,6 +112,8 @@ class Resume(keras.callbacks.Callback):
         self.choice = None
         # The optimizer's steps before the epoch under way; None between epochs.
         self.steps_before = None
+        # The weights after an epoch that was gone on with.
+        self._at_end = []
         # Batches since the epoch began, or was gone on with.
         self._seen = 0
         self._ctrl_c = CtrlC()
@@ -142,8 +154,35 @@ class Resume(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Loads the state, if there is one; returns the number of the epoch to go on with."""
+        # The first worker comes here when it has written what the run before this one left.
+        self._check_together((0, 0))
+        found = self._read()
+        # Before anything is assigned, which may be done by all workers together.
+        self._check_together((found[1]["next"], found[1]["batches"]) if found else (0, 0))
+        return self._take(*found) if found else 0
+
+    def _check_together(self, place):
+        """Raises unless all workers go on at the same epoch and batch; all must call it."""
+        strategy = self.trainer.distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return
+
+        def gather():
+            own = tf.constant([place], tf.int64)
+            return tf.distribute.get_replica_context().all_gather(own, axis=0)
+
+        places = tf.function(lambda: strategy.run(gather), autograph=False)()
+        places = strategy.experimental_local_results(places)[0].numpy()
+        if (places != places[0]).any():
+            raise ValueError(
+                "`resume` must be a folder that all workers share, got one from which they would "
+                f"go on at other (epoch, batch): {np.unique(places, axis=0).tolist()}."
+            )
+
+    def _read(self):
+        """The arrays kept and what was said of them; None where nothing was kept."""
         if not self.path.exists():
-            return 0
+            return None
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
@@ -157,8 +196,12 @@ class Resume(keras.callbacks.Callback):
                 f"{self.path} belongs to another run: it was {meta['run']}, this is "
                 f"{self._run()}. Give `resume` another folder, or delete that file."
             )
+        self._check_same(state, self._variables())
+        return state, meta
+
+    def _take(self, state, meta) -> int:
+        """Puts what was read in its place; the number of the epoch to go on with."""
         variables = self._variables()
-        self._check_same(state, variables)
         for place, variable in variables.items():
             variable.assign(state[place])
         carried = [state[name] for name in state if name.startswith("objective_")]
@@ -171,10 +214,10 @@ class Resume(keras.callbacks.Callback):
                 "`x` has been trained on with `resume` in this process before. If it shuffles, its "
                 "next orders are others than those of a run without interruption: to train the "
                 "very same weights make the dataset anew before `fit`.",
-                stacklevel=4,
+                stacklevel=5,
             )
         # A seeded shuffle draws a new order for each iterator: skip those already used.
-        for _ in range(ITERATORS_PER_EPOCH * len(self.epochs)):
+        for _ in range(iterators_per_epoch(self.dataset) * len(self.epochs)):
             next(iter(self.dataset))
         return meta["next"]
 
@@ -213,8 +256,12 @@ class Resume(keras.callbacks.Callback):
                     rest = drawn_late(self.dataset.skip(self.batches))
                     end = initial_epoch + 1
                     history = fit(rest, epochs=end, initial_epoch=initial_epoch, **settings)
-                    if end == epochs:
+                    if end == epochs or self.trainer.stop_training:
                         return history
+                    # Keras has ended a run, for which some optimizers put an average into the
+                    # model, and callbacks may do the like; this one goes on.
+                    for variable, value in zip(self._trained(), self._at_end, strict=True):
+                        variable.assign(value)
                     initial_epoch = end
                 whole = drawn_late(self.dataset)
                 return fit(whole, epochs=epochs, initial_epoch=initial_epoch, **settings)
@@ -242,6 +289,8 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self.epochs.append((epoch, logs))
+        if self.batches:  # The first of two calls of `fit`.
+            self._at_end = [tf.convert_to_tensor(variable) for variable in self._trained()]
         self.batches, self.steps_before = 0, None
         self._write(next=epoch + 1)
         self._ctrl_c.act()
@@ -274,6 +323,9 @@ class Resume(keras.callbacks.Callback):
         if count < 0:
             return next(iter(self.dataset.skip(self.batches)), None) is None
         return self.batches >= count
+
+    def _trained(self):
+        return self.trainer.model.trainable_variables
 
     def _metric_variables(self):
         return [variable for metric in self.trainer.metrics for variable in metric.variables]

@@ -31,7 +31,7 @@ class WeightAverage(Remembering):
             of the averaged model are measured; adversarial ones where it was trained on such.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: a setting out of its range; in `fit`, another model than before.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(eps=0.1))
@@ -60,7 +60,7 @@ class WeightAverage(Remembering):
         self._counts = False
 
     def create_variables(self, trainer, model):
-        self._trainer, self._trained = trainer, model
+        self._trained = model
         self._raw = [v for v in model.variables if tf.as_dtype(v.dtype).is_floating]
         self._count = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._average = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in self._raw]
@@ -82,7 +82,7 @@ class WeightAverage(Remembering):
         data = self.validation_data
         data = data if isinstance(data, (tuple, list)) else (data,)
         with self.applied():
-            found = self._trainer.evaluate(*data, verbose=0, return_dict=True)
+            found = self.model.evaluate(*data, verbose=0, return_dict=True)
         logs.update({f"val_average_{name}": float(value) for name, value in found.items()})
 
     @contextlib.contextmanager

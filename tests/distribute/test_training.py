@@ -68,6 +68,13 @@ def test_a_killed_worker_costs_an_epoch_at_most(trained):
     np.testing.assert_allclose(found["killed"]["madry"], found["single"]["madry"], atol=2e-6)
 
 
+def test_a_folder_that_workers_do_not_share_is_refused(trained):
+    """By each of them, since none may wait for another that has stopped."""
+    found, _ = trained
+    for kind in ("multi_worker", "multi_worker-1"):
+        assert "`resume` must be a folder that all workers share" in str(found[kind]["apart"])
+
+
 def test_a_batch_with_fewer_rows_than_replicas_is_refused(trained):
     found, _ = trained
     assert "fewer rows than there are replicas" in str(found["mirrored"]["one_row_for_two"])

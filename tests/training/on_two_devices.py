@@ -19,7 +19,7 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 
 import keras_robust as kr  # noqa: E402
-from keras_robust._keras import keras, steps_taken  # noqa: E402
+from keras_robust._keras import LEGACY, keras, steps_taken  # noqa: E402
 from keras_robust.attacks._threat import Ball  # noqa: E402
 from keras_robust.training.objectives import Madry, Objective, Outcome, _vat  # noqa: E402
 
@@ -194,7 +194,18 @@ def train_with_callbacks():
         lasso = kr.training.ProximalGroupLasso(kr.layers.GroupLasso(0.5), layers=["hidden"])
         result = fit(make_trainer(kind, Madry()), data, 2, [lasso])
         found[f"lasso {kind}"], found[f"lasso {kind} logs"] = result
-    return found | measure_batch_norm(data)
+    return found | measure_batch_norm(data) | build_late(data)
+
+
+def build_late(data):
+    """A model that only its first call builds: whether its weights are on both devices."""
+    with STRATEGIES["mirrored"].scope():
+        model = keras.Sequential([keras.layers.Dense(3)])
+        trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1, steps=2))
+        trainer.compile(keras.optimizers.SGD(0.3))
+    fit(trainer, data, 1)
+    kernel = model.layers[0].kernel if LEGACY else model.layers[0].kernel.value
+    return {"late": len(STRATEGIES["mirrored"].experimental_local_results(kernel))}
 
 
 def measure_batch_norm(data):

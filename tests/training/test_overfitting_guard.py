@@ -178,6 +178,37 @@ def test_a_resumed_run_looks_at_the_same_steps(cnn, blobs, data, tmp_path, monke
     assert looked == [2, 3, 4, 6, 6, 8, 9, 10, 12, 12]
 
 
+@pytest.mark.parametrize(
+    ("fallback", "settings", "message"),
+    [
+        (kr.objectives.Free(2), {}, "carries a perturbation"),
+        (kr.objectives.Distil("stored"), {}, "needs stored logits"),
+        (kr.objectives.VAT(), {"attack_dtype": "bfloat16"}, "`attack_dtype` must be None for VAT"),
+    ],
+)
+def test_a_fallback_that_the_trainer_cannot_use_is_refused_before_training(
+    cnn, blobs, data, fallback, settings, message
+):
+    model = cnn()
+    before = model.get_weights()
+    trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1), **settings)
+    trainer.compile("sgd")
+    guard = OverfittingGuard(*blobs(24, seed=1), fallback=fallback)
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(data, callbacks=[guard], verbose=0)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_acts_on_the_trainer_that_it_is_used_with(cnn, blobs, data):
+    """Also where another one has trained the same model with it before."""
+    model, guard = cnn(), OverfittingGuard(*blobs(24, seed=1), fallback=Collapsing())
+    fit(model, data, guard, Madry(), epochs=1)
+    with pytest.warns(UserWarning, match="stops, since it has collapsed before"):
+        trainer = fit(model, data, guard, epochs=30)
+    assert len(trainer.logs["loss"]) < 30
+
+
 def test_wrong_settings_are_refused():
     x, y = np.zeros((2, 4), "float32"), [0, 1]
     with pytest.raises(ValueError, match=r"`drop` must be in \(0, 1\), got drop=0"):

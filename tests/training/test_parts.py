@@ -111,3 +111,28 @@ def test_errors(cnn, blobs):
     data = tf.data.Dataset.from_tensor_slices(blobs(4)).batch(4, drop_remainder=True)
     with pytest.raises(ValueError, match="cannot be made of a batch of 4 rows"):
         trainer.fit(data, verbose=0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_loss_that_is_no_mean_is_refused(cnn, reduction):
+    """The parts' gradients are added up by their share of the rows, as those of a mean are."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), accumulate=2)
+    for given in (loss, [loss]):
+        with pytest.raises(ValueError, match="must have a mean for reduction .*accumulate=2"):
+            trainer.compile("sgd", given)
+    kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1)).compile("sgd", loss)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_arrays_whose_last_batch_is_too_small_are_refused_before_training(cnn, blobs, jit):
+    model = cnn()
+    before = model.get_weights()
+    trainer = kr.AdversarialTraining(model, kr.attacks.FGSM(0.1), accumulate=4)
+    trainer.compile("sgd", jit_compile=jit)
+    with pytest.raises(ValueError, match="last batch of 27 rows has 3, fewer than accumulate=4"):
+        trainer.fit(*blobs(27), batch_size=8, verbose=0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    trainer.fit(*blobs(28), batch_size=8, verbose=0)
+    trainer.fit(*blobs(27), batch_size=8, steps_per_epoch=3, verbose=0)

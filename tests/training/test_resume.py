@@ -303,3 +303,76 @@ def test_a_dataset_that_was_trained_on_is_warned_of(cnn, blobs, tmp_path):
         trainer.fit(shuffled(), epochs=2, **settings)
     with pytest.warns(UserWarning, match="make the dataset anew before `fit`"):
         trainer.fit(data, epochs=3, **settings)
+
+
+class InterruptAt(keras.callbacks.Callback):
+    """Ctrl-C before the step of this number."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_orders_of_a_seeded_shuffle_come_again(cnn, blobs, tmp_path, known):
+    """Whether or not Keras can know how many batches there are."""
+
+    def data():
+        shuffled = tf.data.Dataset.from_tensor_slices(blobs(48)).shuffle(48, seed=1)
+        return (shuffled if known else shuffled.filter(lambda *_: True)).batch(16)
+
+    whole, halves, cut = cnn(), cnn(), cnn()
+    fit_in_parts(whole, data, tmp_path / "a", [4])
+    fit_in_parts(halves, data, tmp_path / "b", [2, 4])
+    assert_same_weights(whole, halves)
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_parts(cut, data, tmp_path / "c", [4], callbacks=[InterruptAt(5)])
+    fit_in_parts(cut, data, tmp_path / "c", [4])
+    assert_same_weights(whole, cut)
+
+
+def interrupted(model, data, folder, optimizer="sgd"):
+    """Before the fourth step, the second of its epoch."""
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_parts(model, lambda: data, folder, [4], optimizer, callbacks=[InterruptAt(3)])
+
+
+def test_an_epoch_that_was_gone_on_with_can_end_the_run(cnn, data, tmp_path):
+    model = cnn()
+    interrupted(model, data, tmp_path)
+    stop = keras.callbacks.TerminateOnNaN()
+    stop.on_epoch_end = lambda epoch, logs=None: setattr(stop.model, "stop_training", True)
+    _, history = fit_in_parts(model, lambda: data, tmp_path, [4], callbacks=[stop])
+    assert history.epoch == [0, 1]
+
+
+def test_averaged_weights_are_taken_at_the_end_alone(cnn, data, tmp_path):
+    """By an optimizer with `use_ema`, also where an epoch was gone on with."""
+
+    def optimizer():
+        return keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+
+    whole, parts = cnn(), cnn()
+    fit_in_parts(whole, lambda: data, tmp_path / "a", [4], optimizer)
+    interrupted(parts, data, tmp_path / "b", optimizer)
+    fit_in_parts(parts, lambda: data, tmp_path / "b", [4], optimizer)
+    assert_same_weights(whole, parts)
+
+
+def test_mixed_precision_goes_on_with_the_same_trainer(blobs, tmp_path):
+    data = tf.data.Dataset.from_tensor_slices(blobs(32)).batch(16)
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    trainer = make_trainer(model)
+    for epochs in (1, 2):
+        history = trainer.fit(data, epochs=epochs, resume=tmp_path, verbose=0)
+    assert history.epoch == [0, 1]

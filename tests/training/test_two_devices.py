@@ -95,6 +95,10 @@ def test_batch_norm_of_an_average_is_measured(found):
     np.testing.assert_allclose(found["measured"], found["seen"], atol=1e-6)
 
 
+def test_weights_that_the_first_call_makes_are_on_both(found):
+    assert found("callbacks")["late"] == 2
+
+
 def test_the_guard_acts_as_on_one_device(found):
     """It says the same, and puts the same weights back, from which training goes on."""
     found = found("callbacks")

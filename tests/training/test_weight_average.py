@@ -147,6 +147,16 @@ def test_resumes_to_the_same_average(cnn, data, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_another_model_is_refused(cnn, data, tmp_path):
+    average = WeightAverage(decay=0.9)
+    first = cnn()
+    fit(first, data, average)
+    fit(first, data, average)
+    for settings in ({}, {"resume": tmp_path}):
+        with pytest.raises(ValueError, match="WeightAverage holds variables of another model"):
+            fit(cnn(), data, average, **settings)
+
+
 def test_wrong_settings_are_refused():
     for decay in (1.0, "a"):
         with pytest.raises(ValueError, match=r"`decay` must be a number in \[0, 1\) .*or None"):

@@ -46,8 +46,9 @@ class Mixed(Objective):
         if self.ratio == 0:
             # Plain training, whose BatchNorm must not see the examples that are only counted.
             logits = step.model(x, training=True)
-            adv_logits = call_logits(step.model, x_adv)
-            return Outcome(step.compiled_loss(y, logits, sample_weight), logits, adv_logits)
+            # At once: what layers add to the loss is forgotten with the next call.
+            loss = step.compiled_loss(y, logits, sample_weight)
+            return Outcome(loss, logits, call_logits(step.model, x_adv))
         logits, adv_logits = side_by_side(step.model, x, x_adv)
         clean = step.compiled_loss(y, logits, sample_weight)
         adversarial = step.compiled_loss(y, adv_logits, sample_weight)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.attacks import Ascent, Ball
-from keras_robust.attacks._attack import Goal, Value, call_logits
+from keras_robust.attacks._attack import Goal, Value, _loss_scale, call_logits
 from keras_robust.attacks._threat import UNBOUNDED
 
 
@@ -139,12 +139,12 @@ class Carrying(Objective):
 
 def divergence_from(wanted, model) -> Goal:
     """What climbs the divergence of `model`'s prediction from that of the logits `wanted`."""
-    own = tf.argmax(wanted, axis=-1)
+    own, scale = tf.argmax(wanted, axis=-1), _loss_scale(model)
 
     def divergence(x_adv) -> Value:
         logits = call_logits(model, x_adv)
         missed = tf.argmax(logits, axis=-1) != own
-        return Value(losses.kl_divergence(wanted, logits), missed)
+        return Value(losses.kl_divergence(wanted, logits) * scale, missed)
 
     return divergence
 

@@ -39,6 +39,23 @@ def test_all_clean_is_plain_training(cnn, data):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_all_clean_keeps_what_layers_add_to_the_loss(data):
+    """At the clean inputs, not at the examples that are only counted."""
+
+    def make():
+        start = [keras.initializers.GlorotUniform(seed=i) for i in range(2)]
+        layers = [keras.layers.Flatten(), keras.layers.Dense(4, kernel_initializer=start[0])]
+        layers += [keras.layers.ActivityRegularization(l2=0.1)]
+        layers += [keras.layers.Dense(3, kernel_initializer=start[1])]
+        return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+    plain = make()
+    plain.compile(keras.optimizers.SGD(0.1), LOSS)
+    plain.fit(data, epochs=2, verbose=0)
+    for a, b in zip(trained(make(), data, Mixed(0.0)), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_between_it_is_the_weighted_mean(net, batch, step_for, check_gradient):
     x, x_adv, y, weight = batch
     step = step_for(net)

@@ -6,7 +6,9 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
+from keras_robust.attacks._attack import call_logits
 from keras_robust.training.objectives import TRADES, Step
+from keras_robust.training.objectives._objective import divergence_from
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -45,6 +47,27 @@ def test_climbs_the_divergence_from_the_clean_prediction(cnn, blobs):
     start = reached(kr.attacks.PGD(0.2, steps=1, step_size=0.0)(model, x, y))
     assert ours > 5 * start
     assert ours >= 0.99 * reached(attack(model, x, y))
+
+
+def test_small_gradients_do_not_vanish_in_float16(rng):
+    """Those of a divergence that has hardly begun, through a mean over many pixels."""
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        start = [keras.initializers.GlorotUniform(seed=i) for i in range(2)]
+        layers = [keras.layers.Conv2D(16, 3, activation="relu", kernel_initializer=start[0])]
+        layers += [keras.layers.GlobalAveragePooling2D()]
+        layers += [keras.layers.Dense(10, kernel_initializer=start[1])]
+        model = keras.Sequential([keras.Input((24, 24, 3)), *layers])
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    x = rng.uniform(size=(8, 24, 24, 3)).astype("float32")
+    x_adv = tf.constant(x + rng.uniform(-0.03, 0.03, x.shape).astype("float32"))
+    goal = divergence_from(call_logits(model, x), model)
+    with tf.GradientTape() as tape:
+        tape.watch(x_adv)
+        value = goal(x_adv).climb
+    gradient = tape.gradient(value, x_adv).numpy()
+    assert np.mean(gradient == 0) < 0.05
 
 
 def test_minimises_the_pure_loss(cnn, blobs):
