@@ -53,10 +53,9 @@ def assign_once():
             if resolved is None and not inference:
                 return super().call(inputs, training=training, **kwargs)
             for name in self._names():
-                if resolved is None:
-                    weight = self._look_up(name)
-                else:
-                    weight = resolved[name] if inference else self._trained(name, resolved[name])
+                # In inference too: an objective may differentiate such a pass by the weights.
+                known = resolved is not None
+                weight = self._trained(name, resolved[name]) if known else self._look_up(name)
                 self.set_weight_to_layer(name, weight)
             return self.layer.call(inputs, **kwargs)
 

@@ -12,6 +12,7 @@ from keras_robust.compress._flatten import flatten
 from keras_robust.compress._stage import Context
 from keras_robust.compress._tfmot import cluster_wrapper
 from keras_robust.training import AdversarialTraining
+from keras_robust.training.objectives import AWP, Fast, Madry
 
 pytestmark = pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
 
@@ -57,7 +58,8 @@ def test_inference_does_not_search_the_clusters(tools, monkeypatch):
     assert len(searches) == 4
 
 
-def test_a_step_of_adversarial_training_searches_once(tools, monkeypatch):
+@pytest.mark.parametrize("objective", [Madry(), Fast(grad_align=2.0)])
+def test_a_step_of_adversarial_training_searches_once(objective, tools, monkeypatch):
     """And ends with the weights that TF-MOT's layer, searching in every call, ends with."""
     x, y = tools.data(32)
     ends, searches, start = [], [], None
@@ -74,7 +76,8 @@ def test_a_step_of_adversarial_training_searches_once(tools, monkeypatch):
                 )
         start = start or wrapped.get_weights()
         wrapped.set_weights(start)
-        trainer = AdversarialTraining(wrapped, PGD(0.1, steps=3, random_start=False))
+        attack = PGD(0.1, steps=3, random_start=False)
+        trainer = AdversarialTraining(wrapped, attack, objective)
         trainer.compile(keras.optimizers.SGD(0.1))
         trainer.fit(x, y, batch_size=8, shuffle=False, verbose=0)
         ends.append(wrapped.get_weights())
@@ -93,6 +96,15 @@ def counted(layer, searches):
         return search()
 
     return update
+
+
+def test_awp_is_refused(tools):
+    """It would move kernels that the layers compute from their centroids."""
+    wrapped = Cluster(5).wrap(flatten(tools.model()), Context(1, 4))
+    trainer = AdversarialTraining(wrapped, PGD(0.1, steps=1), AWP())
+    trainer.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="AWP cannot move the kernels of clustered layers"):
+        trainer.fit(*tools.data(8), verbose=0)
 
 
 def test_attacks_in_another_type_are_refused(tools):

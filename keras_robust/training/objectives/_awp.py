@@ -31,7 +31,8 @@ class AWP(Objective):
 
     Raises:
         TypeError: `inner` is no objective.
-        ValueError: negative `gamma`, an `inner` with replays.
+        ValueError: negative `gamma`, an `inner` with replays; in `fit`, a model with layers whose
+            weights are being clustered.
 
     >>> AWP(gamma=0.01)
     AWP(gamma=0.01, inner=Madry())
@@ -50,6 +51,7 @@ class AWP(Objective):
     def minimise(self, step, x, x_adv, y, sample_weight):
         if self.gamma == 0:
             return self.inner.minimise(step, x, x_adv, y, sample_weight)
+        _check_layers(step.model)
         kernels = [w for w in step.model.trainable_variables if len(w.shape) > 1]
         calm = dataclasses.replace(step, model=_Inference(step.model))
         with tf.GradientTape() as tape:
@@ -66,6 +68,17 @@ class AWP(Objective):
         gradient = tf.convert_to_tensor(gradient)  # That of an embedding comes in slices.
         gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
         return weight + self.gamma * tf.norm(weight) * losses.unit_rows(gradient[None])[0]
+
+
+def _check_layers(model):
+    """Raises `ValueError` for layers whose kernels no weight of two axes moves."""
+    layers = getattr(model, "_flatten_layers", list)()
+    clustered = [layer.name for layer in layers if hasattr(layer, "cluster_centroids")]
+    if clustered:
+        raise ValueError(
+            f"AWP cannot move the kernels of clustered layers, here {clustered[:3]}: they are "
+            "computed from their centroids. Use its inner objective while clusters are trained."
+        )
 
 
 class _Inference:
