@@ -176,7 +176,7 @@ def make_goal(model, y, loss, reach=False, eot=1) -> Goal:
         reach: the labels are to be reached, and the loss made small.
         eot: calls of a randomised model that value and gradient are the mean of.
     """
-    scale = _loss_scale(model)
+    scale = loss_scale(model)
 
     def value(x_adv) -> Value:
         logits = call_logits(model, x_adv)
@@ -326,7 +326,7 @@ def value_and_gradient(goal: Goal, x_adv):
     return value, tf.where(tf.math.is_finite(gradient), gradient, 0.0)
 
 
-def _loss_scale(model) -> float:
+def loss_scale(model) -> float:
     """Float16 gradients below 6e-8 vanish, and attacks only look at their direction."""
     if isinstance(model, StraightThrough):
         model = model.model

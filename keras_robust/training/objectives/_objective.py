@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.attacks import Ascent, Ball
-from keras_robust.attacks._attack import Goal, Value, _loss_scale, call_logits
+from keras_robust.attacks._attack import Goal, Value, call_logits, loss_scale
 from keras_robust.attacks._threat import UNBOUNDED
 
 
@@ -139,7 +139,7 @@ class Carrying(Objective):
 
 def divergence_from(wanted, model) -> Goal:
     """What climbs the divergence of `model`'s prediction from that of the logits `wanted`."""
-    own, scale = tf.argmax(wanted, axis=-1), _loss_scale(model)
+    own, scale = tf.argmax(wanted, axis=-1), loss_scale(model)
 
     def divergence(x_adv) -> Value:
         logits = call_logits(model, x_adv)
