@@ -66,7 +66,7 @@ class TorchPeers:
             raise RuntimeError(f"torch computes other logits: {theirs} and {ours.tolist()}")
 
     def make(self, peer, contest):
-        """A function `(x, y) -> (x_adv, fooled, (cpu, wall))`, or None without the attack."""
+        """A function `(x, y) -> (x_adv, (cpu, wall))`, or None without the attack."""
         wanted = {"peer": peer, "kind": contest.kind, "norm": contest.norm, "eps": contest.eps}
         made = self._ask({"attack": {**wanted, "budget": contest.budget, "classes": self._classes}})
         if made is None:
@@ -76,7 +76,7 @@ class TorchPeers:
             target = self._path("out")
             spent = self._ask({"run": made["number"], "file": self._save(x, y), "out": target})
             with np.load(target) as file:
-                return file["x_adv"], file["fooled"], (spent["cpu"], spent["wall"])
+                return file["x_adv"], (spent["cpu"], spent["wall"])
 
         return run
 

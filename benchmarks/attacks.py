@@ -48,16 +48,17 @@ def main(arguments=None) -> dict | None:
         print(tables.attacks())
         return None
     _common.pin(options.core)
-    result = measure(options)
-    path = _common.result_path(options, "attacks")
+    # A part is no result.
+    path = options.output if options.only else _common.result_path(options, "attacks")
+    result = measure(options, path)
     if path is not None:
         _common.save(path, result)
     print(tables.render_attacks(result))
     return result
 
 
-def measure(options) -> dict:
-    """Attacks every model; the result as it is written."""
+def measure(options, path=None) -> dict:
+    """Attacks every model; the result as it is written, what is measured kept beside `path`."""
     import _peers
     import numpy as np
     import tensorflow as tf
@@ -73,7 +74,9 @@ def measure(options) -> dict:
     peers, left_out = _peers.available(not options.no_peers)
     beside = _torch(options, left_out)
     rows, clean, failed = [], {}, {}
-    kept = _Kept(_common.result_path(options, "attacks"))
+    environment = _common.environment()
+    kept, who = _Kept(path), [*peers, *(beside.names if beside is not None else ())]
+    run_by = [options.seed, who, environment.get("commit")]
     for name, model in _models(data.train, options).items():
         if beside is not None:
             beside.load(model)
@@ -87,14 +90,13 @@ def measure(options) -> dict:
                 lost = {}
                 return _run(model, contenders, x, y, contest, options.seed, lost), lost
 
-            found, lost = kept.once([cell, clean[name], repr(contest)], run)
+            found, lost = kept.once([cell, clean[name], repr(contest), run_by], run)
             rows += [{**cell, **row} for row in found]
             failed |= lost
     worst = max((lead for *_, lead in leads(rows)), default=None)
     farthest = max((ratio for *_, ratio in distances(rows)), default=None)
     met = [worst <= LIMIT] if worst is not None else []
     met += [farthest <= FARTHER] if farthest is not None else []
-    environment = _common.environment()
     kept.forget()
     return {
         "benchmark": "attacks",
@@ -269,10 +271,9 @@ def _run(model, contenders, x, y, contest, seed, failed) -> list[dict]:
             except Exception as error:
                 fail(name, error)
                 continue
-            x_adv, fooled, spent = got if isinstance(got, tuple) else (got, None, clock.read())
-            if fooled is None:
-                fooled = _margins(model, x_adv, y[rows]) <= 0
-            found[name].append((x_adv, fooled, spent))
+            x_adv, spent = got if isinstance(got, tuple) else (got, clock.read())
+            # One judge for everybody.
+            found[name].append((x_adv, _margins(model, x_adv, y[rows]) <= 0, spent))
     count = contest.images
     right = _margins(model, x[:count], y[:count]) > 0
     return [{"name": name, **_row(found[name], x[:count], right, contest)} for name in contenders]

@@ -51,6 +51,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -116,7 +117,7 @@ def main(arguments=None) -> dict:
     parser.add_argument("--units", type=int, default=None, help="of each hidden layer")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--bfloat16", action="store_true", help="networks compute in it")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("binary_connect"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
     task = TASKS[options.data]
     titles = [*task.paper, ATTACKED]
@@ -126,7 +127,7 @@ def main(arguments=None) -> dict:
     units = options.units or (64 if options.quick else task.units)
     epochs = options.epochs or (4 if options.quick else task.epochs)
     data = images_of(task, 2000 if options.quick else None)
-    options.output.mkdir(parents=True, exist_ok=True)
+    options.output = folder_of(options, f"binary_connect/{options.data}", "rows")
     rows = Rows(options, task, data)
     for title in options.rows or titles:
         rows.run(title, units, epochs)

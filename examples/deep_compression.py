@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -58,8 +59,9 @@ def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="little data, short training")
     parser.add_argument("--net", choices=list(PLANS), help="only this one")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("deep_compression"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
+    options.output = folder_of(options, "deep_compression", "net")
     data = mnist(6000 if options.quick else None)
     return {
         name: compress(name, PLANS[name], data, options)

@@ -26,6 +26,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -51,8 +52,9 @@ def main(arguments=None) -> dict:
     parser.add_argument("--temperature", type=float, default=20.0)
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--bfloat16", action="store_true", help="networks compute in it")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("distillation"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
+    options.output = folder_of(options, "distillation", "epochs")
     epochs = options.epochs or (16 if options.quick else 60)
     train, test = mnist(4000 if options.quick else None)
     held = min(HELD_OUT, len(train[0]) // 4)

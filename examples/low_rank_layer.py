@@ -71,6 +71,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -105,11 +106,10 @@ def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="little data, short training")
     parser.add_argument("--data", type=pathlib.Path, default=DATA, help="folder of the data set")
-    parser.add_argument("--output", type=pathlib.Path, default="low_rank_layer", help="of results")
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     parser.add_argument("--images", type=int, help="test images attacked")
     options = parser.parse_args(arguments)
-    quick, output = options.quick, options.output
-    output.mkdir(parents=True, exist_ok=True)
+    quick, output = options.quick, folder_of(options, "low_rank_layer")
 
     def load():
         path, limit = options.data / "cifar10_subset.npz", 800 if quick else None

@@ -32,6 +32,7 @@ import pathlib
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -87,9 +88,9 @@ QUICK = Plan(
 def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows on little data")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("quantize"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
-    lab = Lab(QUICK if options.quick else Plan(), options.output)
+    lab = Lab(QUICK if options.quick else Plan(), folder_of(options, "quantize"))
     formats(lab)
     codebooks(lab)
     layers(lab)

@@ -31,6 +31,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -86,15 +87,16 @@ def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="little data, short training")
     parser.add_argument("--net", choices=list(PLANS), help="only this one")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("robust_compression"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
+    folder = folder_of(options, "robust_compression", "net")
     data = mnist(2048, 200) if options.quick else mnist(None, 1000)
     rows = {}
     for name in [options.net] if options.net else PLANS:
         plan = PLANS[name]
         if options.quick:
             plan = dataclasses.replace(plan, epochs=(2, 1, 1), further=None, autoattack=0, steps=2)
-        rows[name] = Net(name, plan, data, options.output / name).rows()
+        rows[name] = Net(name, plan, data, folder / name).rows()
         show(name, plan, rows[name])
     return rows
 

@@ -35,6 +35,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
+from _results import folder_of
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -73,11 +74,11 @@ def main(arguments=None) -> dict:
     parser.add_argument("--quick", action="store_true", help="little data, one epoch")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--only", nargs="*", help="names of students")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("robust_distillation"))
+    parser.add_argument("--output", type=pathlib.Path, help="folder of results")
     options = parser.parse_args(arguments)
     setting = QUICK if options.quick else Setting()
     setting = dataclasses.replace(setting, epochs=options.epochs or setting.epochs)
-    bench = Bench(setting, options.output)
+    bench = Bench(setting, folder_of(options, "robust_distillation", "only"))
 
     teacher = bench.teacher()
     bench.row("teacher", teacher)

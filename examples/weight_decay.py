@@ -41,6 +41,8 @@ def main(arguments=None) -> dict:
     options = parser.parse_args(arguments)
     epochs = options.epochs or (4 if options.quick else 20)
     count = options.images or (10 if options.quick else 100)
+    if count < 10 or count % 10:
+        parser.error(f"argument --images: {count} is no multiple of 10")
     train, test = mnist(2000 if options.quick else None)
     x, y = one_after_the_other(*test, count)
 

@@ -27,8 +27,8 @@ class LayerFeedback(AdversarialTraining):
     average the same gradient.
 
     The attack's radius is relative: `eps=0.1` is a tenth of the mean size of the layer's outputs,
-    in the attack's norm and over the batch. What it makes stays in their range in the batch. With
-    `DeepFool` the examples are the nearest that are misclassified, as in the paper; XLA cannot
+    in the attack's norm and over the rows that a step renews. What it makes stays in their range.
+    With `DeepFool` the examples are the nearest that are misclassified, as in the paper; XLA cannot
     compile that.
 
     All else is as in `kr.AdversarialTraining`: the model is trained in place, `save` saves it

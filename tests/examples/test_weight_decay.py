@@ -26,3 +26,9 @@ def test_digits_come_in_turn(load_example):
     x, picked = example.one_after_the_other(np.arange(100), y, 20)
     assert picked.tolist() == [*range(10)] * 2
     np.testing.assert_array_equal(y[x], picked)
+
+
+def test_other_numbers_of_images_are_refused(load_example, capsys):
+    with pytest.raises(SystemExit):
+        load_example("weight_decay").main(["--images", "14"])
+    assert "14 is no multiple of 10" in capsys.readouterr().err
