@@ -4,13 +4,13 @@
     python examples/robust_distillation.py           # all of Fashion-MNIST
 
 The teacher is `kr.zoo.small_cnn` after free adversarial training, the students are one network of a
-sixteenth of its weights, from the same start, over the same batches, trained
-against PGD-7 by the labels alone (Madry, TRADES), by the teacher's soft labels on clean images
-(Hinton et al. 2015), and by robust distillation: ARD (Goldblum et al. 2020), RSLAD (Zi et al. 2021)
-and IAD (Zhu et al. 2022). "born again" is self-distillation: the student trained by TRADES teaches
-by RSLAD a copy of itself with new weights (Furlanello et al. 2018,
-https://arxiv.org/abs/1805.04770). --output keeps networks and numbers: what is there is not made
-again.
+sixteenth of its weights, from the same start, on the same images in other orders, trained against
+PGD-7 by the labels alone (Madry, TRADES), by the teacher's soft labels on clean images (Hinton et
+al. 2015), and by robust distillation: ARD (Goldblum et al. 2020), RSLAD (Zi et al. 2021) and IAD
+(Zhu et al. 2022). "born again" is self-distillation: the student trained by TRADES teaches by RSLAD
+a copy of itself, here from the start that it had itself (Furlanello et al. 2018,
+https://arxiv.org/abs/1805.04770, take a new one). --output keeps networks and numbers: what is
+there is not made again.
 
 Measured, linf 0.1, four epochs, 1,000 test images, AutoAttack on 200, one run each (Keras 3, a core
 that other work shared; CPU seconds of the training alone; docs/distillation.md):
