@@ -37,8 +37,7 @@ def describe(value, deep=True) -> str:
         config = {name: part for name, part in value.get_config().items() if name != "name"}
         return f"{type(value).__name__}({describe(config, deep)})"
     if deep and isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
-        inside = [*cells, value.__defaults__, value.__kwdefaults__]
+        inside = [*map(_content, value.__closure__ or ()), value.__defaults__, value.__kwdefaults__]
         return f"{value.__qualname__}({_code_hash(value.__code__)}, {describe(inside, False)})"
     if deep and type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
         inside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
@@ -46,20 +45,24 @@ def describe(value, deep=True) -> str:
     return _ADDRESS.sub("", repr(value))
 
 
-def _filled(cell) -> bool:
-    """Whether a closure has the variable already, which a function that names itself has not."""
+def _content(cell):
+    """What a closure holds; None where that is deleted or not there yet."""
     try:
-        return cell.cell_contents is not None
+        return cell.cell_contents
     except ValueError:
-        return False
+        return None
 
 
 def _code_hash(code) -> str:
-    constants = [
-        _code_hash(each) if isinstance(each, types.CodeType) else repr(each)
-        for each in code.co_consts
-    ]
+    constants = [*map(_constant, code.co_consts)]
     return hash_of(code.co_code, repr((code.co_names, constants)).encode())
+
+
+def _constant(value) -> str:
+    if isinstance(value, types.CodeType):
+        return _code_hash(value)
+    # The order of a set of strings differs from process to process.
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
 
 
 def array_hash(array) -> str:

@@ -39,6 +39,7 @@ def test_functions_are_told_apart_by_what_they_do_and_hold():
     found |= {describe(lambda x: x + 1), describe(lambda x: x + 2), describe(lambda x: x.shape)}
     assert len(found) == 6 and not [each for each in found if "0x" in each]
     assert describe(power(1)) == describe(power(1))
+    assert describe(power(None, scale=1)) != describe(power(1, scale=None))
 
     def calls_itself(x):
         return calls_itself(x - 1)
