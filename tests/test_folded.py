@@ -31,6 +31,10 @@ def model(rng):
 
 
 def strewn(model, rng):
+    """The model with weights that are the same whatever ran before."""
+    for kernel in (w for w in model.trainable_variables if len(w.shape) > 1):
+        size = np.sqrt(np.prod(kernel.shape[:-1]))
+        kernel.assign(rng.normal(size=kernel.shape) / size)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 2.0, w.shape) for w in layer.get_weights()])
