@@ -74,9 +74,9 @@ def measure(options, path=None) -> dict:
     peers, left_out = _peers.available(not options.no_peers)
     beside = _torch(options, left_out)
     rows, clean, failed = [], {}, {}
-    environment = _common.environment()
-    kept, who = _Kept(path), [*peers, *(beside.names if beside is not None else ())]
-    run_by = [options.seed, who, environment.get("commit")]
+    environment, kept = _common.environment(), _Kept(path)
+    rivals = [*peers, *(beside.names if beside is not None else ())]
+    run_by = [options.seed, rivals, environment["commit"]]
     for name, model in _models(data.train, options).items():
         if beside is not None:
             beside.load(model)

@@ -26,19 +26,20 @@ def lost_orders(function, *arguments) -> tuple[list[tuple[str, str]], int]:
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.min_graph_nodes = -1
     before, after = exported.graph_def, tf_optimizer.OptimizeGraph(config, exported)
+    left = {node.name for node in after.node}
     accesses = collections.defaultdict(list)
     for node in before.node:
-        if node.op.startswith((*READS, *WRITES)) and node.name in {n.name for n in after.node}:
+        if node.op.startswith((*READS, *WRITES)) and node.name in left:
             accesses[node.input[0]].append(node)
-    earlier, still = followers(before), followers(after)
-    pairs = [
-        (one.name, other.name)
-        for nodes in accesses.values()
-        for one in nodes
-        for other in nodes
-        if other.name in earlier(one.name) and (one.op.startswith(WRITES) or other.op not in READS)
-    ]
-    return [(one, other) for one, other in pairs if other not in still(one)], len(pairs)
+    ordered, still = followers(before), followers(after)
+    lost, count = [], 0
+    for nodes in accesses.values():
+        for one in nodes:
+            others = nodes if one.op.startswith(WRITES) else [n for n in nodes if n.op not in READS]
+            later = {other.name for other in others} & ordered(one.name)
+            lost += [(one.name, name) for name in sorted(later - still(one.name))]
+            count += len(later)
+    return lost, count
 
 
 def followers(graph):
