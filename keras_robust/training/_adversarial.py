@@ -34,7 +34,13 @@ from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
 from keras_robust.training._interrupt import keeps_objective
-from keras_robust.training._parts import Gradients, check_last, check_reduction, parts_of
+from keras_robust.training._parts import (
+    Gradients,
+    check_count,
+    check_last,
+    check_reduction,
+    parts_of,
+)
 from keras_robust.training._ramp import Ramp
 from keras_robust.training._resolved import resolved_weights
 from keras_robust.training._resume import Resume
@@ -119,13 +125,10 @@ class AdversarialTraining(keras.Model):
         check_type(objective, Objective, "objective", "kr.objectives.Madry()")
         if eps_ramp is not None:
             check_type(eps_ramp, Ramp, "eps_ramp", "kr.training.Ramp(steps=1000)")
+        if attack is not None:
+            objective.check_attack(attack)
         check_attack_dtype(attack_dtype, model, objective)
-        whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
-        if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):
-            raise ValueError(
-                "`accumulate` must be a whole number >= 1, and 1 for an objective that carries "
-                f"perturbations from step to step, got {accumulate!r} with {objective!r}."
-            )
+        check_count(accumulate, objective)
         # The policy decides whether `compile` scales the loss, and it is the model's.
         super().__init__(dtype=model.dtype_policy, **kwargs)
         self.model = model

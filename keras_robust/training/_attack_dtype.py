@@ -9,7 +9,7 @@ def check_attack_dtype(attack_dtype, model, objective) -> None:
         raise ValueError(
             f"`attack_dtype` must be 'bfloat16', 'float16', 'auto' or None, got {attack_dtype!r}."
         )
-    if _takes_differences(objective):
+    if objective.takes_differences:
         raise ValueError(
             f"`attack_dtype` must be None for {objective!r}, whose small finite differences drown "
             f"in the rounding of {attack_dtype}, got {attack_dtype!r}."
@@ -23,12 +23,7 @@ def check_attack_dtype(attack_dtype, model, objective) -> None:
 
 def takes_half(model, objective) -> bool:
     """Whether passes of the attack can compute in fewer bits."""
-    return not (_takes_differences(objective) or _wrapped(model))
-
-
-def _takes_differences(objective) -> bool:
-    inner = getattr(objective, "inner", objective)
-    return objective.takes_differences or inner.takes_differences
+    return not (objective.takes_differences or _wrapped(model))
 
 
 def _wrapped(model) -> list[str]:

@@ -94,6 +94,7 @@ class OverfittingGuard(Remembering):
                 f"`fallback`={self.fallback!r} needs stored logits, which the trainer's data does "
                 "not hold. Give it the teachers themselves."
             )
+        self.fallback.check_attack(trainer.attack)
         check_attack_dtype(trainer.attack_dtype, model, self.fallback)
 
     def on_train_begin(self, logs=None):

@@ -49,6 +49,16 @@ def parts_of(count: int, tensors):
         yield part, share, after
 
 
+def check_count(accumulate, objective) -> None:
+    """Raises `ValueError` unless `accumulate` parts of a batch can be trained on by `objective`."""
+    whole = isinstance(accumulate, int) and not isinstance(accumulate, bool)
+    if not whole or accumulate < 1 or (accumulate > 1 and objective.carries):
+        raise ValueError(
+            "`accumulate` must be a whole number >= 1, and 1 for an objective that carries "
+            f"perturbations from step to step, got {accumulate!r} with {objective!r}."
+        )
+
+
 def check_reduction(count: int, loss) -> None:
     """Raises `ValueError` where the mean of `loss` over a batch is not that of its `count` parts.
 

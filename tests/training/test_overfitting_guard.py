@@ -184,14 +184,16 @@ def test_a_resumed_run_looks_at_the_same_steps(cnn, blobs, data, tmp_path, monke
         (kr.objectives.Free(2), {}, "carries a perturbation"),
         (kr.objectives.Distil("stored"), {}, "needs stored logits"),
         (kr.objectives.VAT(), {"attack_dtype": "bfloat16"}, "`attack_dtype` must be None for VAT"),
+        (kr.objectives.TRADES(), {"attack": kr.attacks.FGSM(0.1)}, "needs an attack with random"),
     ],
 )
 def test_a_fallback_that_the_trainer_cannot_use_is_refused_before_training(
     cnn, blobs, data, fallback, settings, message
 ):
-    model = cnn()
+    model, settings = cnn(), dict(settings)
     before = model.get_weights()
-    trainer = kr.AdversarialTraining(model, kr.attacks.PGD(0.1), **settings)
+    attack = settings.pop("attack", kr.attacks.PGD(0.1))
+    trainer = kr.AdversarialTraining(model, attack, **settings)
     trainer.compile("sgd")
     guard = OverfittingGuard(*blobs(24, seed=1), fallback=fallback)
     with pytest.raises(ValueError, match=message):

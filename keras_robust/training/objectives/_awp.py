@@ -8,14 +8,19 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust._replicas import share_of_replica, sum_over_replicas
 from keras_robust.training.objectives._madry import Madry
-from keras_robust.training.objectives._objective import Objective, check_inner, check_weight
+from keras_robust.training.objectives._objective import (
+    Objective,
+    Wrapping,
+    check_inner,
+    check_weight,
+)
 
 # Rounding to float16 would lose small gradients, and only their direction counts.
 _SCALE = 128.0
 
 
 @dataclasses.dataclass(frozen=True)
-class AWP(Objective):
+class AWP(Wrapping):
     """Another objective, its gradient taken where the weights are worst nearby.
 
     Wu et al. 2020, https://arxiv.org/abs/2004.05884, eq. 7 to 10, one step. Each kernel (a

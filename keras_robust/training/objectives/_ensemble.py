@@ -8,11 +8,11 @@ import tensorflow as tf
 from keras_robust._checks import check_logit_model
 from keras_robust._seed import split, uniform
 from keras_robust.training.objectives._madry import Madry
-from keras_robust.training.objectives._objective import Objective, check_inner
+from keras_robust.training.objectives._objective import Objective, Wrapping, check_inner
 
 
 @dataclasses.dataclass(frozen=True)
-class Ensemble(Objective):
+class Ensemble(Wrapping):
     """Another objective, its examples made for a network drawn anew in each step.
 
     Tramer et al. 2018, https://arxiv.org/abs/1705.07204, section 3.4. Examples made for fixed

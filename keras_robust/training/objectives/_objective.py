@@ -109,6 +109,9 @@ class Objective(abc.ABC):
             Adversarial examples of the shape of `x`; no gradient flows through them.
         """
 
+    def check_attack(self, attack) -> None:  # noqa: B027 (most can use any attack)
+        """Raises `ValueError` unless examples can be found with `attack`, that of the trainer."""
+
     @abc.abstractmethod
     def minimise(self, step: Step, x, x_adv, y, sample_weight) -> Outcome:
         """The outer minimisation, recorded on the trainer's tape; `y` as `fit` got it."""
@@ -135,6 +138,23 @@ class Carrying(Objective):
         Returns:
             The shape of `x`.
         """
+
+
+class Wrapping(Objective):
+    """An objective around another, `inner`, which finds and uses the examples."""
+
+    inner: Objective
+
+    @property
+    def stored(self):
+        return self.inner.stored
+
+    @property
+    def takes_differences(self):
+        return self.inner.takes_differences
+
+    def check_attack(self, attack):
+        self.inner.check_attack(attack)
 
 
 def divergence_from(wanted, model) -> Goal:

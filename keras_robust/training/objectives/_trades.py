@@ -26,7 +26,7 @@ class TRADES(Objective):
         beta: weight of the divergence, >= 0; the paper uses 1 and 6.
 
     Raises:
-        ValueError: negative `beta`; in training, an attack without random start.
+        ValueError: negative `beta`; in the trainer, an attack without random start.
 
     >>> TRADES(beta=6.0)
     TRADES(beta=6.0)
@@ -37,13 +37,15 @@ class TRADES(Objective):
     def __post_init__(self):
         check_weight(self, "beta")
 
-    def perturb(self, step, x, y):
-        if not getattr(step.attack, "random_start", False):
+    def check_attack(self, attack):
+        if not getattr(attack, "random_start", False):
             raise ValueError(
-                f"TRADES needs an attack with random start, got {step.attack!r}: at the clean "
-                "input the divergence that it climbs has no gradient. Use PGD(..., "
-                "random_start=True)."
+                f"TRADES needs an attack with random start, got {attack!r}: at the clean input the "
+                "divergence that it climbs has no gradient. Use PGD(..., random_start=True)."
             )
+
+    def perturb(self, step, x, y):
+        self.check_attack(step.attack)
         clean = tf.stop_gradient(call_logits(step.model, x))
         goal = divergence_from(clean, step.model)
         return step.attack.perturb(goal, x, step.seed, step.eps)

@@ -81,11 +81,10 @@ def test_minimises_the_pure_loss(cnn, blobs):
     np.testing.assert_allclose(outcome.adv_logits, model(x_adv))
 
 
-def test_needs_a_random_start(cnn, blobs):
-    trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), objective=TRADES())
-    trainer.compile("sgd", LOSS)
-    with pytest.raises(ValueError, match="TRADES needs an attack with random start"):
-        trainer.fit(*blobs(16), verbose=0)
+def test_needs_a_random_start(cnn):
+    for objective in (TRADES(), kr.objectives.AWP(0.1, TRADES())):
+        with pytest.raises(ValueError, match="TRADES needs an attack with random start"):
+            kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), objective=objective)
 
 
 def test_negative_beta_is_refused():
