@@ -76,17 +76,27 @@ def workers() -> list[str]:
         raise ValueError(f"TF_CONFIG must be JSON of a cluster and a task: {error}.") from None
 
 
+def worker_index() -> int:
+    """The place of this process among `workers()`, 0 for the chief or the only one.
+
+    >>> kr.distribute.worker_index()
+    0
+    """
+    if len(workers()) < 2:
+        return 0
+    config = json.loads(os.environ["TF_CONFIG"])
+    task = config.get("task", {})
+    before = 0 if task.get("type") == "chief" else len(config["cluster"].get("chief", []))
+    return before + int(task.get("index", 0))
+
+
 def is_chief() -> bool:
     """Whether this process writes the files: worker 0, or the only one.
 
     >>> kr.distribute.is_chief()
     True
     """
-    if len(workers()) < 2:
-        return True
-    task = json.loads(os.environ["TF_CONFIG"]).get("task", {})
-    has_chief = "chief" in json.loads(os.environ["TF_CONFIG"])["cluster"]
-    return task.get("type") == "chief" or (not has_chief and int(task.get("index", 0)) == 0)
+    return worker_index() == 0
 
 
 def shard_by_example(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -28,7 +28,7 @@ from keras_robust._replicas import share_of_replica
 from keras_robust._seed import as_seed, fold
 from keras_robust.attacks import Ascent
 from keras_robust.training._attack_dtype import check_attack_dtype
-from keras_robust.training._carried import Carried
+from keras_robust.training._carried import carried_for
 from keras_robust.training._choices import settle, xla_of
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
@@ -144,7 +144,7 @@ class AdversarialTraining(keras.Model):
         # What `fit` takes of what is "auto", None before it, and what it timed for that.
         self.choice, self.trials = None, []
         self._examples = None
-        self._evidence = None  # The first batch whose loss is not finite.
+        self.evidence = None  # The first batch whose loss is not finite.
         self._carried = None  # What a replaying objective carries from step to step.
         # Named "loss", it takes the place of the compiled one in the logs: that one would
         # hold the compiled part of the objective alone.
@@ -224,14 +224,14 @@ class AdversarialTraining(keras.Model):
             self._create_variables(*(part[:2] for part in examples))
         rows = batch_rows(x, examples, *args[:1], **kwargs)
         self._create_carried(examples, rows)
-        evidence = evidence_for(self._evidence, self.distribute_strategy, rows, examples)
-        if evidence is not self._evidence:  # Nor may a step go on that was traced with the other.
-            self._evidence, self.train_function = evidence, None
+        evidence = evidence_for(self.evidence, self.distribute_strategy, rows, examples)
+        if evidence is not self.evidence:  # Nor may a step go on that was traced with the other.
+            self.evidence, self.train_function = evidence, None
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras 3 warns that it will not shuffle one.
         given = kwargs.pop("callbacks", None) or []
         given = list(given) if isinstance(given, (list, tuple)) else [given]
-        given.append(StopAtNaN(self._evidence, resume))
+        given.append(StopAtNaN(self.evidence, resume))
         settings = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         settings = {**settings, **settings.pop("kwargs", {})}
         check_last(self.accumulate, examples, rows, **settings)
@@ -294,17 +294,13 @@ class AdversarialTraining(keras.Model):
             self.reset_metrics()
 
     def _create_carried(self, examples, rows):
-        if not self.objective.carries or self._carried is not None:
-            return
-        if examples is None:
-            raise ValueError(
-                f"{self.objective!r} carries a perturbation for each row of a batch, and how many "
-                "there are cannot be seen in `x`. Give it arrays or a tf.data.Dataset."
-            )
-        self._carried = Carried(self.distribute_strategy, rows, examples[0].shape[1:])
+        if self.objective.carries and self._carried is None:
+            self._carried = carried_for(self.objective, self.distribute_strategy, examples, rows)
 
     def passes_dtype(self) -> str | None:
         """What passes of the attack compute in, None for the model's own precision."""
+        if self.objective.takes_differences:
+            return None
         if self.choice is not None:
             return self.choice.attack_dtype
         return None if self.attack_dtype == "auto" else self.attack_dtype
@@ -355,8 +351,8 @@ class AdversarialTraining(keras.Model):
         gradients = gradients_of(self, tape, outcome.loss, [*variables, *[x_adv] * carries])
         if carries:
             self._carried.write(self.objective.carry(step, x, gradients.pop()))
-        if self._evidence is not None:
-            self._evidence.look(outcome.loss, steps_taken(self), x, x_adv, y)
+        if self.evidence is not None:
+            self.evidence.look(outcome.loss, steps_taken(self), x, x_adv, y)
         self._update(outcome.loss, tf.shape(x)[0], self.attack and correct(outcome.adv_logits, y))
         return gradients, self.compute_metrics(x, y, outcome.logits, sample_weight)
 

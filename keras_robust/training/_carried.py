@@ -37,6 +37,20 @@ class Carried:
         return [self.variable]
 
 
+def carried_for(objective, strategy, examples, rows) -> Carried:
+    """What `objective` carries for batches of `rows` such as `examples`.
+
+    Raises:
+        ValueError: no examples could be seen.
+    """
+    if examples is None:
+        raise ValueError(
+            f"{objective!r} carries a perturbation for each row of a batch, and how many there are "
+            "cannot be seen in `x`. Give it arrays or a tf.data.Dataset."
+        )
+    return Carried(strategy, rows, examples[0].shape[1:])
+
+
 def replica_variable(value) -> tf.Variable:
     """A variable that starts as `value` and of which each replica has its own."""
     return tf.Variable(

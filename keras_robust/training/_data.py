@@ -92,3 +92,14 @@ def _first_batch(dataset, argument):
     raise ValueError(
         f"`{argument}` is an empty dataset. Does a filter or drop_remainder leave nothing?"
     )
+
+
+def shuffles_unseeded(dataset) -> bool:
+    """Whether some shuffle in `dataset` draws another order in each process."""
+    if not isinstance(dataset, tf.data.Dataset):
+        return False
+    # TensorFlow shows neither in its public interface; a dataset without them is taken as it is.
+    seeds = [getattr(dataset, name, 1) for name in ("_seed", "_seed2")]
+    if not any(map(int, seeds)):
+        return True
+    return any(shuffles_unseeded(each) for each in dataset._inputs())

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust._files import beside
 from keras_robust._keras import keras
+from keras_robust.distribute import worker_index
 from keras_robust.training._carried import replica_variable
 
 # Looking makes the device finish its steps first, so it is done now and then only: the batch
@@ -29,7 +30,8 @@ class Evidence:
     """
 
     def __init__(self, strategy, rows: int, x, y):
-        self.strategy, self.rows = strategy, -(-rows // strategy.num_replicas_in_sync)
+        self.strategy = strategy
+        self.rows = self._share(rows)
         with strategy.scope():
             # How many rows are kept; the step's number beside it.
             self.found = replica_variable(tf.zeros([2], tf.int32))
@@ -37,11 +39,14 @@ class Evidence:
             self.x, self.x_adv = replica_variable(image), replica_variable(image)
             self.y = replica_variable(tf.zeros([self.rows, *y.shape[1:]], y.dtype))
 
-    def fits(self, x, y) -> bool:
-        """Whether batches of examples such as `x`, `y` can be kept, `rows` of each at most."""
+    def fits(self, rows: int, x, y) -> bool:
+        """Whether global batches of `rows` examples such as `x`, `y` can be kept whole."""
         pairs = ((self.x, x), (self.y, y))
         same = all(tuple(kept.shape[1:]) == tuple(part.shape[1:]) for kept, part in pairs)
-        return same and self.y.dtype == y.dtype
+        return same and self.y.dtype == y.dtype and self.rows >= self._share(rows)
+
+    def _share(self, rows) -> int:
+        return -(-rows // self.strategy.num_replicas_in_sync)
 
     def look(self, loss, number, x, x_adv, y) -> None:
         """Keeps the batch of step `number` if its loss is the first bad one; in a replica."""
@@ -69,11 +74,14 @@ class Evidence:
         kept = [part for part in zip(*replicas, strict=True) if part[0][0] > 0]
         if not kept:
             return None
+        # What came of one replica's batch makes the losses of all others bad a step later.
+        step = min(int(part[0][1]) for part in kept)
+        kept = [part for part in kept if part[0][1] == step]
         arrays = {
             name: np.concatenate([part[index][: part[0][0]] for part in kept])
             for index, name in enumerate(("x", "x_adv", "y"), 1)
         }
-        return {"step": int(kept[0][0][1]), **arrays}
+        return {"step": step, **arrays}
 
     def forget(self) -> None:
         """Makes ready for another run."""
@@ -85,7 +93,7 @@ def evidence_for(known, strategy, rows, examples) -> Evidence | None:
     """`known` where it can keep batches of such `examples`, else another; None without any."""
     if examples is None:
         return None
-    if known is not None and known.fits(*examples):
+    if known is not None and known.fits(rows, *examples):
         return known
     return Evidence(strategy, rows, *examples)
 
@@ -125,10 +133,14 @@ class StopAtNaN(keras.callbacks.Callback):
         if batch is None:
             return
         folder = pathlib.Path(self.folder or tempfile.mkdtemp(prefix="keras_robust_"))
-        with beside(folder / "nan_batch.npz") as path:
+        # Each worker has seen its own part of the batch.
+        number = worker_index()
+        file = folder / (f"nan_batch_{number}.npz" if number else "nan_batch.npz")
+        with beside(file) as path:
             np.savez(path, **batch)
-        kept = f" {folder} holds the state of the last whole epoch." if self.folder else ""
+        state = folder / "state.npz"
+        kept = f" {state} holds the state before." if self.folder and state.exists() else ""
         raise FloatingPointError(
             f"The loss of training step {batch['step']} is not finite. Its batch is in "
-            f"{folder / 'nan_batch.npz'} (x, x_adv, y).{kept} {_FIX}"
+            f"{file} (x, x_adv, y).{kept} {_FIX}"
         )

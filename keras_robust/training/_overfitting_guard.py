@@ -10,7 +10,7 @@ from keras_robust.attacks import PGD, Attack
 from keras_robust.attacks._attack import call_logits
 from keras_robust.training._adversarial import AdversarialTraining
 from keras_robust.training._attack_dtype import check_attack_dtype
-from keras_robust.training._resume import Remembering
+from keras_robust.training._remembering import Remembering
 from keras_robust.training.objectives import Madry, Objective
 
 
@@ -84,6 +84,11 @@ class OverfittingGuard(Remembering):
 
     def _check_fallback(self, trainer, model):
         """Raises unless training can go on with it, which would else fail after the collapse."""
+        if trainer.attack is None:
+            raise ValueError(
+                f"OverfittingGuard needs a trainer with an attack, got a {type(trainer).__name__} "
+                "without one, which has nothing to go on with."
+            )
         if self.fallback.carries:
             raise ValueError(
                 f"`fallback` must not be {self.fallback!r}, which carries a perturbation from step "

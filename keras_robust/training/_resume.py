@@ -1,6 +1,5 @@
 """The state of training on disk after each epoch, and back."""
 
-import abc
 import json
 import math
 import os
@@ -26,49 +25,12 @@ from keras_robust._keras import (
 from keras_robust.distribute import is_chief, workers
 from keras_robust.training._carried import Replicas
 from keras_robust.training._choices import Choice
+from keras_robust.training._data import shuffles_unseeded
 from keras_robust.training._interrupt import CtrlC
+from keras_robust.training._remembering import Remembering
 
 # Datasets whose iterators have been drawn here: a seeded shuffle cannot be set back.
 _DRAWN = weakref.WeakSet()
-
-
-class Remembering(keras.callbacks.Callback, abc.ABC):
-    """A callback whose variables are part of the state of a run.
-
-    Attributes:
-        created: its variables, None before training.
-    """
-
-    created: list[tf.Variable] | None = None
-
-    @abc.abstractmethod
-    def create_variables(self, trainer, model) -> list[tf.Variable]:
-        """Makes them; called once.
-
-        Args:
-            trainer: the model that `fit` is called on.
-            model: the model that it trains.
-        """
-
-    def variables_for(self, trainer) -> list[tf.Variable]:
-        """Its variables, made at the first call.
-
-        Raises:
-            ValueError: they are of another model.
-        """
-        # A model trained without our trainer is its own.
-        model = getattr(trainer, "model", trainer)
-        if self.created is None:
-            self.created, self._of = self.create_variables(trainer, model), model
-        if model is not self._of:
-            raise ValueError(
-                f"This {type(self).__name__} holds variables of another model, {self._of.name!r}. "
-                "Make a new one for each model."
-            )
-        return self.created
-
-    def on_train_begin(self, logs=None):
-        self.variables_for(self.model)
 
 
 class Resume(keras.callbacks.Callback):
@@ -118,6 +80,12 @@ class Resume(keras.callbacks.Callback):
         self._seen = 0
         self._ctrl_c = CtrlC()
         self._replicas = None
+        if shuffles_unseeded(dataset):
+            warnings.warn(
+                "`x` shuffles without a seed: after an interruption this run goes on, but in other "
+                "orders and to other weights. Write for instance shuffle(len(x), seed=0).",
+                stacklevel=4,
+            )
         check_writable(self.path, "resume")
         if is_chief():
             self._make_room()
@@ -133,7 +101,11 @@ class Resume(keras.callbacks.Callback):
         for left in self.path.parent.glob(f".{self.path.name}.*"):
             shutil.rmtree(left, ignore_errors=True)
         copies = 1 if self.path.exists() else 2  # Each is written beside the one before.
-        needed = copies * sum(_bytes(v) for v in self._variables().values())
+        trainer = self.trainer
+        replicas = trainer.distribute_strategy.num_replicas_in_sync
+        needed = sum(_bytes(v) for v in self._variables().values())
+        needed += replicas * sum(_bytes(v) for v in trainer.carried_variables())
+        needed *= copies
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise ValueError(
@@ -304,8 +276,9 @@ class Resume(keras.callbacks.Callback):
         return self.steps_before is not None and not workers()
 
     def _keep_interrupted(self):
-        if not self._in_epoch():
-            return
+        evidence = self.trainer.evidence
+        if not self._in_epoch() or (evidence is not None and evidence.collect() is not None):
+            return  # Nor is a state worth keeping whose loss is no number.
         taken = int(steps_taken(self.trainer)) - self.steps_before
         # The optimizer does not count steps whose gradients overflowed in half precision, and the
         # one under way may be done without having been seen here, if it was not waited for.

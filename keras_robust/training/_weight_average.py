@@ -6,7 +6,7 @@ import numbers
 import tensorflow as tf
 
 from keras_robust._batch_norm import check_batch_norm, measure_batch_norm
-from keras_robust.training._resume import Remembering
+from keras_robust.training._remembering import Remembering
 
 
 class WeightAverage(Remembering):

@@ -31,6 +31,15 @@ def test_a_trial_times_both_and_changes_nothing(cnn, blobs):
         np.testing.assert_array_equal(old, new)
 
 
+def test_what_was_chosen_is_not_for_finite_differences(cnn):
+    """As an objective to fall back on may take them."""
+    chosen = trainer(cnn, attack_dtype="auto")
+    chosen.choice = _choices.Choice(False, "bfloat16")
+    assert chosen.passes_dtype() == "bfloat16"
+    chosen.objective = kr.objectives.VAT()
+    assert chosen.passes_dtype() is None
+
+
 @pytest.mark.parametrize(
     ("compiled", "plain", "taken"),
     [(0.9, 1.0, True), (0.96, 1.0, False), (1.5, 1.0, False), (None, 1.0, False)],

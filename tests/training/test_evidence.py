@@ -1,12 +1,15 @@
 """A loss that is not a number ends training, with its batch in a file."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust._keras import keras
-from keras_robust.training._evidence import Evidence
+from keras_robust._keras import keras, steps_taken
+from keras_robust.training import _evidence
+from keras_robust.training._evidence import Evidence, StopAtNaN
 
 
 class Late(keras.optimizers.schedules.LearningRateSchedule):
@@ -35,15 +38,92 @@ def test_training_stops_and_the_batch_is_kept(cnn, tmp_path, jit):
     trainer.compile(optimizer, jit_compile=jit)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     # Step 3 leaves no weight finite, so step 4 is the first with a bad loss.
-    message = f"step 4 is not finite.* is in {tmp_path}.*nan_batch.npz.*last whole epoch"
+    message = f"step 4 is not finite.* is in {tmp_path}.*nan_batch.npz .x, x_adv, y.\\. A lower"
     with pytest.raises(FloatingPointError, match=message):
         trainer.fit(data, epochs=2, verbose=0, resume=tmp_path)
     kept = np.load(tmp_path / "nan_batch.npz")
     assert kept["step"] == 4
     np.testing.assert_array_equal(kept["x"], x[32:40])
     np.testing.assert_array_equal(kept["y"], y[32:40])
-    assert kept["x_adv"].shape == (8, 6, 6, 1) and np.ptp(kept["x_adv"] - kept["x"]) >= 0
+    assert kept["x_adv"].shape == (8, 6, 6, 1)
     assert not (tmp_path / "state.npz").exists()  # nothing broken is kept to go on from
+
+
+def test_the_state_before_is_named_and_the_adversarial_batch_kept(cnn, tmp_path):
+    """The loss alone is not finite, so the attack has found its examples."""
+    model, attack = cnn(), kr.attacks.FGSM(0.1)
+    _, _, x, y = diverging(cnn, 0)
+
+    def loss(labels, logits):
+        wrong = tf.where(steps_taken(trainer) < 4, 0.0, np.inf)
+        return keras.losses.sparse_categorical_crossentropy(labels, logits, True) + wrong
+
+    trainer = kr.AdversarialTraining(model, attack)
+    trainer.compile(keras.optimizers.SGD(0.0), loss)
+    data = tf.data.Dataset.from_tensor_slices((x[:32], y[:32])).batch(8)
+    message = "step 4 is not finite.*state.npz holds the state before"
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.fit(data, epochs=2, verbose=0, resume=tmp_path)
+    kept = np.load(tmp_path / "nan_batch.npz")
+    model.set_weights(before)  # A rate of 0 times an infinite gradient is no number either.
+    np.testing.assert_array_equal(kept["x"], x[:8])
+    np.testing.assert_allclose(kept["x_adv"], attack(model, x[:8], y[:8]), atol=1e-6)
+    assert np.abs(kept["x_adv"] - kept["x"]).max() > 0.09
+
+
+class Two:
+    """What `Evidence` asks of a strategy, with two replicas."""
+
+    num_replicas_in_sync = 2
+
+    def __init__(self):
+        self.values = {}
+
+    def scope(self):
+        return contextlib.nullcontext()
+
+    def experimental_local_results(self, variable):
+        return self.values[variable.ref()]
+
+
+def test_the_replica_that_was_first_is_kept_alone():
+    """Its gradients make the loss of the other one bad in the next step."""
+    strategy, x, y = Two(), tf.zeros([4, 2]), tf.range(4)
+    evidence = Evidence(strategy, 4, x, y)
+    replicas = []
+    for number, (step, value) in enumerate([(8, 1.0), (7, 2.0)]):
+        own = Evidence(tf.distribute.get_strategy(), 2, x, y)
+        own.look(tf.constant(np.nan), step, x[:2] + value, x[:2], y[:2] + number)
+        replicas.append(own)
+    for name in ("found", "x", "x_adv", "y"):
+        values = tuple(getattr(own, name) for own in replicas)
+        strategy.values[getattr(evidence, name).ref()] = values
+    found = evidence.collect()
+    assert found["step"] == 7
+    np.testing.assert_array_equal(found["x"], np.full((2, 2), 2.0))
+    assert found["y"].tolist() == [1, 2]
+
+
+def test_each_worker_has_its_own_file(cnn, tmp_path, monkeypatch):
+    for number, name in ((0, "nan_batch.npz"), (2, "nan_batch_2.npz")):
+        monkeypatch.setattr(_evidence, "worker_index", lambda number=number: number)
+        evidence = Evidence(tf.distribute.get_strategy(), 1, tf.zeros([1, 2]), tf.range(1))
+        evidence.look(tf.constant(np.nan), 3, tf.zeros([1, 2]), tf.zeros([1, 2]), tf.range(1))
+        with pytest.raises(FloatingPointError, match=f"{name} "):
+            StopAtNaN(evidence, tmp_path).on_epoch_end(0)
+        assert (tmp_path / name).exists()
+
+
+def test_a_larger_batch_is_kept_whole(cnn):
+    trainer, optimizer, x, y = diverging(cnn, bad_step=3)
+    trainer.compile("sgd")
+    trainer.fit(x, y, batch_size=25, epochs=2, verbose=0)
+    trainer.compile(keras.optimizers.SGD(np.inf))
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.fit(x, y, batch_size=50, epochs=3, shuffle=False, verbose=0)
+    path = str(caught.value).split(" is in ")[1].split(" (x,")[0]
+    np.testing.assert_array_equal(np.load(path)["x"], x)
 
 
 def test_without_resume_the_message_names_a_temporary_file(cnn):

@@ -202,6 +202,23 @@ def test_a_fallback_that_the_trainer_cannot_use_is_refused_before_training(
         np.testing.assert_array_equal(a, b)
 
 
+def test_by_default_it_measures_in_the_ball_of_the_trainer(blobs, cnn):
+    data = tf.data.Dataset.from_tensor_slices(blobs(16)).batch(16)
+    trainer = kr.AdversarialTraining(cnn(), kr.attacks.PGD(0.5, "l2", bounds=(-1, 2)))
+    trainer.compile("sgd")
+    guard = OverfittingGuard(*blobs(8, seed=1))
+    trainer.fit(data, callbacks=[guard], verbose=0)
+    assert guard.attack == kr.attacks.PGD(0.5, norm="l2", steps=10, bounds=(-1, 2))
+
+
+def test_a_trainer_without_attack_is_refused(blobs, cnn, data):
+    trainer = kr.Distillation(cnn(), cnn(seed=1))
+    trainer.compile("sgd")
+    guard = OverfittingGuard(*blobs(8, seed=1), attack=kr.attacks.FGSM(0.1))
+    with pytest.raises(ValueError, match="needs a trainer with an attack, got a Distillation"):
+        trainer.fit(data, callbacks=[guard], verbose=0)
+
+
 def test_it_acts_on_the_trainer_that_it_is_used_with(cnn, blobs, data):
     """Also where another one has trained the same model with it before."""
     model, guard = cnn(), OverfittingGuard(*blobs(24, seed=1), fallback=Collapsing())

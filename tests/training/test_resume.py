@@ -129,6 +129,29 @@ def test_state_of_another_run_is_refused(cnn, data, tmp_path):
         other.fit(data, resume=tmp_path, verbose=0)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"eps_ramp": kr.training.Ramp(steps=5)},
+        {"accumulate": 2},
+        {"attack_dtype": "bfloat16"},
+        {"objective": kr.objectives.MART()},
+        {"optimizer": keras.optimizers.Nadam},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_each_setting_belongs_to_the_run(cnn, data, tmp_path, changed):
+    def fit(optimizer=keras.optimizers.Adam, **settings):
+        trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), **settings)
+        trainer.compile(optimizer(0.01))
+        trainer.fit(data, resume=tmp_path, verbose=0)
+
+    fit()
+    with pytest.raises(ValueError, match="belongs to another run: it was "):
+        fit(**changed)
+
+
 def test_state_of_other_settings_is_refused(cnn, data, tmp_path):
     def fit(optimizer, *callbacks):
         trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1))
@@ -178,6 +201,64 @@ def test_a_full_disk_is_refused_before_training(cnn, data, tmp_path, monkeypatch
         make_trainer(model).fit(data, resume=tmp_path, verbose=0)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_carried_needs_room_too(cnn, blobs, tmp_path, monkeypatch):
+    """In each of the two states that are there while one replaces the other."""
+    data = tf.data.Dataset.from_tensor_slices(blobs(64)).batch(64)
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6, 0))
+    needed = []
+    for objective in (kr.objectives.Madry(), kr.objectives.Free(2)):
+        trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1), objective)
+        trainer.compile("sgd")
+        with pytest.raises(ValueError, match="the state of training takes") as caught:
+            trainer.fit(data, resume=tmp_path, verbose=0)
+        digits = str(caught.value).split("takes ")[1].split(", while")[0]
+        needed.append(int(digits.replace(",", "")))
+    assert needed[1] - needed[0] == 2 * 64 * 6 * 6 * 4
+
+
+class Stopping(keras.callbacks.Callback):
+    """Ctrl-C in a batch of the second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (1, 4):
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_after_a_loss_that_is_no_number_keeps_the_state_before(cnn, blobs, tmp_path):
+    def rate(step):
+        return tf.where(tf.cast(step, tf.int32) < 6, 0.01, np.inf)
+
+    class Late(keras.optimizers.schedules.LearningRateSchedule):
+        __call__ = staticmethod(rate)
+
+    data = tf.data.Dataset.from_tensor_slices(blobs(48)).batch(8)
+    trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1))
+    trainer.compile(keras.optimizers.SGD(Late()))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, epochs=2, resume=tmp_path, callbacks=[Stopping()], verbose=0)
+    assert not np.all([np.isfinite(weight).all() for weight in trainer.model.get_weights()])
+    with np.load(tmp_path / "state.npz") as state:
+        assert json.loads(str(state["meta"]))["next"] == 1
+        for name in state.files:
+            assert name == "meta" or np.isfinite(state[name]).all()
+
+
+@pytest.mark.parametrize(("seed", "warned"), [(None, True), (0, False)])
+def test_a_shuffle_without_seed_is_warned_of(cnn, blobs, tmp_path, seed, warned):
+    data = tf.data.Dataset.from_tensor_slices(blobs(16)).shuffle(16, seed=seed)
+    data = data.batch(8).map(lambda x, y: (x, y)).prefetch(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(cnn()).fit(data, resume=tmp_path, verbose=0)
+    said = [w for w in caught if "`x` shuffles without a seed" in str(w.message)]
+    assert bool(said) == warned
+    assert not said or said[0].filename == __file__
 
 
 def test_what_a_killed_process_left_is_taken_away(cnn, data, tmp_path):

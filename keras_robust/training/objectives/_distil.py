@@ -109,7 +109,7 @@ class Distil(Objective):
         adv_logits = step.model(x_adv, training=True) if self.attacked else logits
         soft = self._soft(wanted, adv_logits)
         if self.attacked and self.method == "iad":
-            sure = self._trusted(step, x_adv, y)
+            sure = tf.cast(self._trusted(step, x_adv, y), soft.dtype)
             soft = sure * soft + (1 - sure) * self._soft(tf.stop_gradient(logits), adv_logits)
         soft = step.mean(soft, sample_weight)
         if self.attacked and self.method == "rslad":
