@@ -7,13 +7,15 @@ import zipfile
 from keras_robust._keras import LEGACY
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.bridge._rebuild import from_keras3, to_keras3
+from keras_robust.bridge._trusted import check_trusted, forget_training
 from keras_robust.layers import introduce
 
 
 def load(path):
     """The model in a `.keras` file, written by Keras 3 or tf_keras, for the Keras that runs.
 
-    It is not compiled. Safe mode stays on: code in a file is never run.
+    It is not compiled. Code in a file is never run, and no layer is made that opens files or calls
+    more than pure functions of TensorFlow.
 
     Args:
         path: the file.
@@ -26,10 +28,12 @@ def load(path):
             rebuilt; names the path.
     """
     path = pathlib.Path(path)
-    legacy = _written_by_legacy(path)
+    legacy, architecture = _read(path)
     package = tf_keras() if legacy else keras_3()
     introduce(package)
     try:
+        forget_training(architecture)
+        check_trusted(architecture, package)
         model = package.saving.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # Zip, JSON, HDF5 and Keras each raise their own kinds.
         raise ValueError(
@@ -45,7 +49,8 @@ def load(path):
         raise ValueError(f"{str(path)!r} cannot be converted: {error}") from error
 
 
-def _written_by_legacy(path: pathlib.Path) -> bool:
+def _read(path: pathlib.Path):
+    """Whether tf_keras wrote the file, else Keras 3; and the architecture in it."""
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "missing"
         raise ValueError(f"{str(path)!r} is {kind}, a .keras file was expected.")
@@ -60,10 +65,10 @@ def _written_by_legacy(path: pathlib.Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             metadata = json.loads(archive.read("metadata.json"))
-            json.loads(archive.read("config.json"))
+            architecture = json.loads(archive.read("config.json"))
             version = str(metadata["keras_version"])
     except KeyError as error:
         raise ValueError(f"{foreign}: it lacks {error}. Save the model again as .keras.") from error
     except (zipfile.BadZipFile, ValueError, OSError, TypeError) as error:
         raise ValueError(f"{foreign} that can be read: {error}. Save the model again.") from error
-    return not version.startswith("3.")
+    return not version.startswith("3."), architecture

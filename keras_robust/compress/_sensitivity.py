@@ -207,6 +207,7 @@ def thinned(values: np.ndarray, sparsity: float) -> np.ndarray:
 
 def spaced(values: np.ndarray, clusters: int) -> np.ndarray:
     """The nearest of equally spaced values, as `Cluster(init="linear")` starts."""
+    values = values.astype(np.float64)  # The step between the smallest float32 would be zero.
     low, high = values.min(), values.max()
     if low == high:
         return values

@@ -11,14 +11,14 @@ import tensorflow as tf
 from keras_robust._keras import LEGACY, keras
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
+from keras_robust.bridge._trusted import Untrusted, check_trusted, forget_training
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._quantized import is_quantized, scope
-from keras_robust.compress.packed._trusted import check_trusted, entries
 from keras_robust.compress.packed._words import COMMON
 from keras_robust.layers import introduce
 
 _MOST_BYTES = 1 << 26
-_UNSAVED = 1 << 16  # Numbers that layers keep beside their weights: seeds, states.
+_UNSAVED = 1 << 18  # Bytes that layers keep beside their weights: seeds, states.
 
 
 def serialize(model) -> bytes:
@@ -27,8 +27,15 @@ def serialize(model) -> bytes:
     with scope(quantized):
         check(model)
         description = keras.saving.serialize_keras_object(model)
+        forget_training(description)
+        try:
+            check_trusted(json.loads(json.dumps(description)), keras)
+        except ValueError as error:
+            raise ValueError(
+                f"`model` {model.name!r} could not be unpacked again: {error}. Register layers and "
+                "functions of your own with keras.saving.register_keras_serializable."
+            ) from error
     description.pop("build_config", None)
-    _forget_training(description)
     if quantized:
         # TF-MOT's layers would make their variables twice: in `build`, and when called.
         for layer in description["config"]["layers"]:
@@ -36,12 +43,6 @@ def serialize(model) -> bytes:
     text = json.dumps(description, separators=(",", ":"), sort_keys=True).encode()
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=COMMON)
     return bytes([LEGACY + 2 * quantized]) + packer.compress(text) + packer.flush()
-
-
-def _forget_training(description) -> None:
-    """Takes away how a model, and those inside it, were compiled."""
-    for entry in entries(description):
-        entry.pop("compile_config", None)
 
 
 def check(model) -> None:
@@ -84,7 +85,7 @@ def rebuild(content: bytes, most: int):
 
     Raises:
         ValueError: it cannot be built, names what may act on the machine that builds it, or asks
-            for more than `most` weights.
+            for weights of more than `most` bytes.
     """
     legacy, text = written_by_legacy(content), _inflate(content[1:])
     package = tf_keras() if legacy else keras_3()
@@ -92,12 +93,12 @@ def rebuild(content: bytes, most: int):
     try:
         description = json.loads(text)
         with scope(bool(content[0] & 2)), _at_most(most):
-            _forget_training(description)  # Files of before have that of inner models.
+            forget_training(description)  # Files of before have that of inner models.
             check_trusted(description, package)
             model = package.saving.deserialize_keras_object(description, safe_mode=True)
         if not isinstance(model, package.Model):
             raise ValueError(f"it is a {type(model).__name__}, no model")
-    except Damaged:
+    except (Damaged, Untrusted):
         raise
     except Exception as error:
         raise ValueError(
@@ -109,18 +110,22 @@ def rebuild(content: bytes, most: int):
 
 @contextlib.contextmanager
 def _at_most(count: int):
-    """Refuses to make variables of more than `count` numbers in all, before they take memory."""
+    """Refuses to make variables of more than `count` bytes in all, before they take memory."""
     made = 0
 
     def make(create, **settings):
         nonlocal made
-        shape, value = settings.get("shape"), settings["initial_value"]
-        if shape is None and callable(value):
+        shape, dtype, value = map(settings.get, ("shape", "dtype", "initial_value"))
+        if callable(value) and (shape is None or dtype is None):
             with tf.Graph().as_default():
-                shape = value().shape
-        made += math.prod(np.shape(value) if shape is None else tf.TensorShape(shape))
+                value = value()
+        if shape is None:
+            shape = np.shape(value) if not hasattr(value, "shape") else value.shape
+        if dtype is None:
+            dtype = value.dtype if hasattr(value, "dtype") else tf.float64
+        made += math.prod(tf.TensorShape(shape)) * tf.as_dtype(dtype).size
         if made > count + _UNSAVED:
-            raise Damaged(f"it asks for {made:,} weights or more, and holds {count:,}")
+            raise Damaged(f"it asks for {made:,} bytes of weights or more, and holds {count:,}")
         return create(**settings)
 
     with tf.variable_creator_scope(make):

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import typing
 import zlib
 
 import numpy as np
@@ -17,7 +18,7 @@ MAGIC = b"\x89KRZ"  # No text begins with such a byte.
 VERSION = 1
 _CODES = "int8 of "  # And the position of the weight that 127 stands for.
 _EXAMPLE = "model.krz"
-_MOST_WEIGHTS = 1 << 28  # A gigabyte: so much a small file may ask for.
+_MOST_BYTES = 1 << 30  # So much a small file may ask for.
 
 
 def pack(model, path, *, vectors: str = "float32") -> int:
@@ -72,10 +73,11 @@ def assemble(model, vectors: str = "float32"):
     if vectors not in ("float32", "float16"):
         raise ValueError(f'`vectors` must be "float32" or "float16", got {vectors!r}.')
     architecture = _architecture.serialize(model)
-    if model.count_params() > _MOST_WEIGHTS:
+    total = sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in model.weights)
+    if total > _MOST_BYTES:
         raise ValueError(
-            f"`model` has {model.count_params():,} weights, a packed file may hold "
-            f"{_MOST_WEIGHTS:,}. Save it with model.save instead."
+            f"`model` has {total:,} bytes of weights, a packed file may hold {_MOST_BYTES:,}. Save "
+            "it with model.save instead."
         )
     start = MAGIC + bytes([VERSION]) + piece(architecture)
     weights = [
@@ -110,7 +112,7 @@ def named(model) -> list[tuple[str, str, np.ndarray]]:
 def flat_layers(model):
     """The layers of a model and of those inside it."""
     for layer in model.layers:
-        if hasattr(layer, "layers"):
+        if is_model(layer):
             yield from flat_layers(layer)
         else:
             yield layer
@@ -148,15 +150,13 @@ def unpack(path):
     """
     path = as_path(path, "path", _EXAMPLE)
     try:
-        architecture, weights, _ = read(path)
-        model = _architecture.rebuild(architecture, sum(value.size for value in weights))
-        shapes = [tuple(w.shape) for w in model.weights]
-        if shapes != [value.shape for value in weights]:
-            raise Damaged(
-                f"its architecture has weights of shapes {shapes}, it holds "
-                f"{[value.shape for value in weights]}"
-            )
-        for variable, value in zip(model.weights, weights, strict=True):
+        architecture, stored = read(path)
+        model = _architecture.rebuild(architecture, sum(each.bytes for each in stored))
+        # Before any is decoded: a few bytes may stand for a weight of any size.
+        wanted = [(tuple(w.shape), tf.as_dtype(w.dtype).name) for w in model.weights]
+        if wanted != (held := [(each.shape, each.announced) for each in stored]):
+            raise Damaged(f"its architecture has weights {wanted}, it holds {held}")
+        for variable, value in zip(model.weights, decode(stored), strict=True):
             variable.assign(value)
         settle(model)
         return _architecture.for_this_keras(model, _architecture.written_by_legacy(architecture))
@@ -164,8 +164,28 @@ def unpack(path):
         raise ValueError(f"{str(path)!r} cannot be unpacked: {error}.") from error
 
 
-def read(path: pathlib.Path):
-    """Architecture, weights, and bytes on disk of each weight; raises `Damaged`."""
+class Stored(typing.NamedTuple):
+    """A weight as it stands in a file: its dtype, or what its codes are relative to, and shape."""
+
+    dtype: np.dtype
+    top: str | None
+    shape: tuple[int, ...]
+    coded: bytes
+    size: int  # On disk, with its header.
+
+    @property
+    def announced(self) -> str:
+        """The dtype that it comes back in."""
+        return "float32" if self.top is not None else tf.as_dtype(self.dtype).name
+
+    @property
+    def bytes(self) -> int:
+        """In memory."""
+        return math.prod(self.shape) * tf.as_dtype(self.announced).size
+
+
+def read(path: pathlib.Path) -> tuple[bytes, list[Stored]]:
+    """Architecture and weights, none of these decoded; raises `Damaged`."""
     if not path.is_file():
         raise Damaged("it is a folder" if path.is_dir() else "there is no such file")
     content = path.read_bytes()
@@ -182,40 +202,49 @@ def read(path: pathlib.Path):
         raise Damaged("its checksum is wrong: it is cut short or was altered. Copy it again")
     reader = Reader(content[5:-4])
     architecture = reader.piece()
-    weights, sizes, total, codes = [], [], 0, {}
+    stored, total = [], 0
     for _ in range(reader.number()):
         before = reader.left
-        name = reader.piece().decode("ascii", "replace")
-        shape = tuple(reader.number() for _ in range(reader.byte()))
-        total += math.prod(shape)
-        if total > _MOST_WEIGHTS:
-            raise Damaged(f"it announces {total:,} weights, more than {_MOST_WEIGHTS:,}")
-        coded = reader.piece()
+        name, top = reader.piece().decode("ascii", "replace"), None
         if name.startswith(_CODES):
-            codes[len(weights)] = name.removeprefix(_CODES)
-            name = "int8"
+            name, top = "int8", name.removeprefix(_CODES)
+        dtype = _dtype(name)
+        shape = tuple(reader.number() for _ in range(reader.byte()))
+        coded = reader.piece()
+        stored.append(Stored(dtype, top, shape, coded, before - reader.left))
+        total += stored[-1].bytes
+        if total > _MOST_BYTES:
+            raise Damaged(f"it announces {total:,} bytes of weights, more than {_MOST_BYTES:,}")
+    reader.end()
+    return architecture, stored
+
+
+def decode(stored: list[Stored]) -> list[np.ndarray]:
+    """The weights themselves; raises `Damaged`."""
+    weights = []
+    for each in stored:
         try:
-            weights.append(_tensor.decode(coded, _dtype(name), shape))
+            weights.append(_tensor.decode(each.coded, each.dtype, each.shape))
         except Damaged as error:
             raise Damaged(f"weight {len(weights)}: {error}") from error
-        sizes.append(before - reader.left)
-    reader.end()
-    for place, top in codes.items():
-        weights[place] = _restored(weights, place, top)
-    return architecture, weights, sizes
+    for place, each in enumerate(stored):
+        if each.top is not None:
+            weights[place] = _restored(weights, place, each.top)
+    return weights
 
 
 def _restored(weights, place: int, top: str) -> np.ndarray:
     """The float32 weight that the codes at `place` stand for."""
     if not top.isdecimal() or int(top) >= len(weights) or weights[int(top)].dtype != np.float32:
         raise Damaged(f"weight {place}: its codes are relative to weight {top!r}, which is none")
+    code, largest = weights[place], weights[int(top)]
     try:
-        value = _quantized.values(weights[place], weights[int(top)])
-    except ValueError as error:
-        raise Damaged(f"weight {place}: {error}") from error
-    if value.shape != weights[place].shape:
+        fits = np.broadcast_shapes(code.shape, largest.shape) == code.shape
+    except ValueError:
+        fits = False
+    if not fits:
         raise Damaged(f"weight {place}: its codes and their range do not fit")
-    return value
+    return _quantized.values(code, largest)
 
 
 def _dtype(name: str) -> np.dtype:

@@ -43,16 +43,17 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
 
 
 def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
-    """The next `count` symbols, int64."""
+    """The next `count` symbols, uint16 or uint8: as many are announced by a few bytes."""
+    dtype = np.uint8 if alphabet <= 256 else np.uint16
     if count == 0:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, dtype)
     if alphabet > MOST_SYMBOLS:
         raise Damaged(f"an alphabet of {alphabet} symbols")
     header = reader.array(np.uint8, alphabet)
     if not header.any():
         raise Damaged("no symbol has a frequency")
     if np.count_nonzero(header) == 1:
-        return np.full(count, np.flatnonzero(header)[0])
+        return np.full(count, np.flatnonzero(header)[0], dtype)
     frequencies, starts = _normalized(header)
     lanes = _lanes(count)
     words = reader.number()
@@ -62,7 +63,7 @@ def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     if int(words) > steps * lanes:
         raise Damaged("more was written than symbols could need")
     which = np.repeat(np.arange(alphabet), frequencies.astype(np.int64))
-    out = np.empty((steps, lanes), np.int64)
+    out = np.empty((steps, lanes), dtype)
     mask, at = np.uint64((1 << _SCALE) - 1), 0
     for step in range(steps):
         slot = states & mask

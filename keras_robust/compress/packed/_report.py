@@ -85,7 +85,8 @@ def size_report(model_or_path) -> SizeReport:
     if isinstance(model_or_path, str | os.PathLike):
         path = pathlib.Path(model_or_path)
         model = _file.unpack(path)
-        _, values, sizes = _file.read(path)
+        _, stored = _file.read(path)
+        values, sizes = _file.decode(stored), [each.size for each in stored]
         whole = path.stat().st_size
         # The Keras that runs may order a layer's weights as the one that packed; names are its.
         places = [(layer, name) for layer, name, _ in _file.named(model)]

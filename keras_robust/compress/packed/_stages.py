@@ -3,10 +3,11 @@
 Han, Mao and Dally 2015, https://arxiv.org/abs/1510.00149.
 """
 
-import heapq
 import math
 
 import numpy as np
+
+from keras_robust.compress.packed import _huffman
 
 _INDEX_BITS = 5  # Of a gap between two weights, as the paper has it for its LeNets.
 
@@ -65,21 +66,13 @@ def stages(values: np.ndarray) -> dict[str, int]:
 
 
 def huffman_bits(symbols: np.ndarray) -> int:
-    """Bits of `symbols` in Huffman's code: the sum of the weights of its inner nodes.
+    """Bits of `symbols` in Huffman's code, without its table.
 
     >>> huffman_bits(np.array([0, 0, 0, 0, 1, 1, 2, 3]))
     14
     """
-    heap = np.unique(symbols, return_counts=True)[1].tolist()
-    if len(heap) == 1:
-        return heap[0]
-    heapq.heapify(heap)
-    total = 0
-    while len(heap) > 1:
-        both = heapq.heappop(heap) + heapq.heappop(heap)
-        total += both
-        heapq.heappush(heap, both)
-    return total
+    counts = np.unique(symbols, return_counts=True)[1]
+    return int(counts @ _huffman.lengths(counts))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

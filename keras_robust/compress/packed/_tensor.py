@@ -8,14 +8,16 @@ import math
 
 import numpy as np
 
-from keras_robust.compress.packed import _context, _rans
+from keras_robust.compress.packed import _context, _huffman, _rans
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 
 _BYTES, _HALF, _CODEBOOK, _SPARSE = range(4)
-_SYMBOLS, _GAPS, _CONTEXT = range(3)
+_SYMBOLS, _GAPS, _CONTEXT, _HUFFMAN, _HUFFMAN_GAPS = range(5)
 _WIDEST_GAP = 255
 # Contexts take a microsecond and more a weight.
 _MOST_FOR_CONTEXT = 1 << 22
+# Huffman's code gains where a table counts: its words are read one by one.
+_MOST_FOR_HUFFMAN = 1 << 20
 # The share of zeros from which weights of many values are written as places and values.
 _SPARSE_FROM = 0.1
 
@@ -50,20 +52,26 @@ def encode(values: np.ndarray) -> bytes:
 
 def decode(content: bytes, dtype: np.dtype, shape: tuple) -> np.ndarray:
     """What was encoded; raises `Damaged` when `content` is nothing of that dtype and shape."""
-    reader, size = Reader(content), math.prod(shape)
+    return _decode(Reader(content), dtype, math.prod(shape), _matrix(shape)).reshape(shape)
+
+
+def _decode(reader: Reader, dtype, size: int, matrix, inner: bool = False) -> np.ndarray:
     kind = reader.byte()
+    if (size == 0 and kind != _BYTES) or (inner and kind == _SPARSE):
+        raise Damaged(f"{size} weights are coded in the way {kind}, which none is")
     unsigned = _unsigned(dtype)
     if kind == _BYTES:
         values = _read_planes(reader, size, unsigned).view(dtype)
     elif kind == _HALF:
         values = _from_half(_read_planes(reader, size, np.dtype(np.uint16)), dtype)
     elif kind == _SPARSE:
-        inner = Reader(reader.piece())
-        places = _read_indices(inner, _matrix(shape), 2)
-        inner.end()
-        rest = decode(reader.take(reader.left), dtype, (int(places.sum()),))
+        where = Reader(reader.piece())
+        used = _read_indices(where, matrix, 2).astype(bool)
+        where.end()
+        count = int(np.count_nonzero(used))
+        rest = _decode(reader, dtype, count, (1, count), inner=True)
         values = np.zeros(size, dtype)
-        values[places == 1] = rest
+        values[used] = rest
     elif kind == _CODEBOOK:
         count = reader.number() + 1
         if count > max(1, size // 2):
@@ -72,11 +80,11 @@ def decode(content: bytes, dtype: np.dtype, shape: tuple) -> np.ndarray:
             book = _from_half(_read_planes(reader, count, np.dtype(np.uint16)), dtype)
         else:
             book = _read_planes(reader, count, unsigned).view(dtype)
-        values = book[_read_indices(reader, _matrix(shape), count)]
+        values = book[_read_indices(reader, matrix, count)]
     else:
         raise Damaged(f"a weight is coded in the unknown way {kind}")
     reader.end()
-    return values.reshape(shape)
+    return values
 
 
 def _unsigned(dtype) -> np.dtype:
@@ -146,19 +154,19 @@ def _planes(bits: np.ndarray) -> bytes:
 
 
 def _read_planes(reader: Reader, count: int, dtype) -> np.ndarray:
-    planes = []
-    for _ in range(dtype.itemsize):
+    planes = np.empty((count, dtype.itemsize), np.uint8)
+    for place in range(dtype.itemsize):
         if reader.byte():
             alphabet = reader.byte() + 1
-            planes.append(_rans.decode(reader, count, alphabet).astype(np.uint8))
+            planes[:, place] = _rans.decode(reader, count, alphabet)
         else:
-            planes.append(reader.array(np.uint8, count))
-    little = np.stack(planes, -1).reshape(-1).view(dtype.newbyteorder("<"))
-    return little.astype(dtype)
+            planes[:, place] = reader.array(np.uint8, count)
+    little = planes.reshape(-1).view(dtype.newbyteorder("<"))
+    return little.astype(dtype, copy=False)
 
 
 def _indices(indices: np.ndarray, alphabet: int) -> bytes:
-    """Indices `(rows, columns)` by the smallest of the three ways."""
+    """Indices `(rows, columns)` by the smallest of the five ways."""
     if alphabet == 1:
         return b""
     flat = indices.reshape(-1)
@@ -167,6 +175,11 @@ def _indices(indices: np.ndarray, alphabet: int) -> bytes:
         bytes([_SYMBOLS]) + _rans.encode(flat, alphabet),
         bytes([_GAPS]) + _gaps(flat, alphabet, zero),
     ]
+    if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_HUFFMAN:
+        candidates += [
+            bytes([_HUFFMAN]) + _huffman.encode(flat, alphabet),
+            bytes([_HUFFMAN_GAPS]) + _gaps(flat, alphabet, zero, _huffman),
+        ]
     if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_CONTEXT:
         for apart in (0, 1):
             given = zero if apart else None
@@ -178,12 +191,12 @@ def _indices(indices: np.ndarray, alphabet: int) -> bytes:
 def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
     size = shape[0] * shape[1]
     if alphabet == 1:
-        return np.zeros(size, np.int64)
+        return np.zeros(size, np.uint8)
     way = reader.byte()
-    if way == _SYMBOLS:
-        return _rans.decode(reader, size, alphabet)
-    if way == _GAPS:
-        return _read_gaps(reader, size, alphabet)
+    if way in (_SYMBOLS, _HUFFMAN):
+        return (_rans if way == _SYMBOLS else _huffman).decode(reader, size, alphabet)
+    if way in (_GAPS, _HUFFMAN_GAPS):
+        return _read_gaps(reader, size, alphabet, _rans if way == _GAPS else _huffman)
     if way != _CONTEXT:
         raise Damaged(f"indices are coded in the unknown way {way}")
     if size > _MOST_FOR_CONTEXT:
@@ -196,7 +209,7 @@ def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
     return indices.reshape(-1)
 
 
-def _gaps(flat: np.ndarray, alphabet: int, zero: int) -> bytes:
+def _gaps(flat: np.ndarray, alphabet: int, zero: int, coder=_rans) -> bytes:
     """Runs of the zero before each other index, as in Deep Compression, and these."""
     places = np.flatnonzero(flat != zero)
     runs = np.diff(places, prepend=-1) - 1
@@ -211,23 +224,23 @@ def _gaps(flat: np.ndarray, alphabet: int, zero: int) -> bytes:
         varint(zero)
         + varint(gaps.size)
         + bytes([most])
-        + piece(_rans.encode(gaps, most + 1))
-        + _rans.encode(symbols, alphabet - 1)
+        + piece(coder.encode(gaps, most + 1))
+        + coder.encode(symbols, alphabet - 1)
     )
 
 
-def _read_gaps(reader: Reader, size: int, alphabet: int) -> np.ndarray:
+def _read_gaps(reader: Reader, size: int, alphabet: int, coder=_rans) -> np.ndarray:
     zero, count, most = reader.number(), reader.number(), reader.byte()
-    if zero >= alphabet or count > size:
+    if zero >= alphabet or count > size or alphabet > _rans.MOST_SYMBOLS:
         raise Damaged(f"{count} gaps in {size} weights, the zero entry {zero} of {alphabet}")
     inner = Reader(reader.piece())
-    gaps = _rans.decode(inner, count, most + 1)
+    gaps = coder.decode(inner, count, most + 1).astype(np.int64)
     inner.end()
     weight = gaps < _WIDEST_GAP
     places = np.cumsum(gaps + weight)[weight] - 1
     if places.size and places[-1] >= size:
         raise Damaged("a gap leads beyond the last weight")
-    symbols = _rans.decode(reader, places.size, alphabet - 1)
-    flat = np.full(size, zero, np.int64)
+    symbols = coder.decode(reader, places.size, alphabet - 1).astype(np.int64)
+    flat = np.full(size, zero, np.uint16)
     flat[places] = symbols + (symbols >= zero)
     return flat

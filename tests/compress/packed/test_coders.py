@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_robust.compress.packed import _context, _mixer, _rans
+from keras_robust.compress.packed import _context, _huffman, _mixer, _rans
 from keras_robust.compress.packed._binary import ONE, Decoder, Encoder
 from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 from keras_robust.compress.packed._stages import entropy, huffman_bits, stages
@@ -71,11 +71,12 @@ def test_a_carry_runs_through_bytes_of_255():
         np.testing.assert_array_equal(Decoder(coder.finish()).code(None, chances), bits)
 
 
+@pytest.mark.parametrize("coder", [_rans, _huffman])
 @few
 @given(hnp.arrays(np.int64, st.integers(0, 400), elements=st.integers(0, 40)))
-def test_symbols_come_back(symbols):
-    reader = Reader(_rans.encode(symbols, 41) + b"after")
-    np.testing.assert_array_equal(_rans.decode(reader, symbols.size, 41), symbols)
+def test_symbols_come_back(coder, symbols):
+    reader = Reader(coder.encode(symbols, 41) + b"after")
+    np.testing.assert_array_equal(coder.decode(reader, symbols.size, 41), symbols)
     assert reader.take(5) == b"after"
 
 
@@ -95,11 +96,12 @@ def test_one_symbol_costs_its_table_alone():
     assert len(_rans.encode(np.full(10**6, 3), 5)) == 5
 
 
+@pytest.mark.parametrize("coder", [_rans, _huffman])
 @few
 @given(st.binary(max_size=200), st.integers(0, 100), st.integers(1, 20))
-def test_symbols_from_noise_are_refused_or_in_range(noise, count, alphabet):
+def test_symbols_from_noise_are_refused_or_in_range(coder, noise, count, alphabet):
     try:
-        symbols = _rans.decode(Reader(noise), count, alphabet)
+        symbols = coder.decode(Reader(noise), count, alphabet)
     except Damaged:
         return
     assert symbols.size == count
@@ -141,6 +143,61 @@ def test_the_mixer_is_the_same_on_every_machine():
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-9
     tables = (_mixer.LOGARITHM, _mixer.CHANCE)
     assert [zlib.crc32(t.astype("<i4").tobytes()) for t in tables] == [2486901726, 2670100308]
+
+
+def test_canonical_words_of_the_rfc():
+    """The example of RFC 1951, section 3.2.2: symbols A to H."""
+    words = _huffman._words(np.array([3, 3, 3, 3, 3, 2, 4, 4]))
+    assert [f"{word:b}" for word in words] == ["10", "11", "100", "101", "110", "0", "1110", "1111"]
+
+
+@pytest.mark.parametrize(("count", "alphabet"), [(1, 3), (2, 3), (400, 16), (5000, 300)])
+def test_huffman_takes_its_bits_and_half_a_byte_a_symbol(rng, count, alphabet):
+    symbols = skewed(rng, count, alphabet)
+    content = _huffman.encode(symbols, alphabet)
+    np.testing.assert_array_equal(_huffman.decode(Reader(content), symbols.size, alphabet), symbols)
+    table = -(-alphabet // 2)
+    if np.unique(symbols).size == 1:
+        assert len(content) == table
+    else:
+        stream = -(-huffman_bits(symbols) // 8)
+        assert len(content) == table + len(varint(stream)) + stream
+
+
+def test_words_are_no_longer_than_a_nibble_says():
+    """Counts after Fibonacci's have the longest words, of 24 bits here without a limit."""
+    counts = [1, 1]
+    while len(counts) < 25:
+        counts.append(counts[-1] + counts[-2])
+    assert _huffman.lengths(np.array(counts)).max() == 24
+    symbols = np.repeat(np.arange(25), counts)
+    content = _huffman.encode(symbols, 25)
+    decoded = _huffman.decode(Reader(content), symbols.size, 25)
+    np.testing.assert_array_equal(decoded, symbols)
+    assert len(content) < 1.001 * huffman_bits(symbols) / 8 + 20
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(2), "no symbol has a word"),
+        (b"\x00\x01", "no symbol has a word"),  # Of a fourth symbol, where there are three.
+        (b"\x11\x10\x01\x00", "do not fit together"),
+        (b"\x12\x00\x01\x00", "do not fit together"),
+        (b"\x12\x20\x01\x00", None),  # Eight times the first.
+        (b"\x12\x20\x01\x01", "does not end as it began"),
+        (b"\x12\x20\x02\x00\x00", "does not end as it began"),
+        (b"\x12\x20\x01\xff", "ends early"),
+        (b"\x12\x20\x00", "ends early"),
+    ],
+)
+def test_huffman_codes_that_none_wrote_are_refused(content, message):
+    if message is None:
+        assert _huffman.decode(Reader(content), 8, 3).tolist() == [0] * 8
+        return
+    count = 5 if content[-1] == 1 else 8
+    with pytest.raises(Damaged, match=message):
+        _huffman.decode(Reader(content), count, 3)
 
 
 def test_huffman_by_hand():

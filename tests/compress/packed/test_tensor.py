@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_robust.compress.packed import _tensor
-from keras_robust.compress.packed._bytes import Damaged
+from keras_robust.compress.packed import _huffman, _rans, _tensor
+from keras_robust.compress.packed._bytes import Damaged, Reader
 from keras_robust.compress.packed._stages import entropy
 
 pytestmark = pytest.mark.once
@@ -113,12 +113,28 @@ def test_half_precision_takes_two_bytes(rng):
     assert back(values) <= 2010
 
 
+def test_short_streams_are_in_huffmans_code(rng):
+    """Where tables count and nothing can be learned: 288 weights of 16 values."""
+    book = rng.normal(size=16).astype("float32")
+    values = book[rng.binomial(15, 0.5, (9, 32))]
+    content = _tensor.encode(values)
+    back(values)
+    indices = np.unique(values, return_inverse=True)[1].reshape(values.shape)
+    taken = _tensor._indices(indices, np.unique(values).size)
+    assert content.endswith(taken) and taken[0] == _tensor._HUFFMAN
+
+
+@pytest.mark.parametrize(("way", "coder"), [("_GAPS", _rans), ("_HUFFMAN_GAPS", _huffman)])
+def test_gaps_come_back_in_either_code(rng, way, coder):
+    flat = np.where(rng.random(900) < 0.05, rng.integers(0, 9, 900), 4)
+    content = bytes([getattr(_tensor, way)]) + _tensor._gaps(flat, 9, 4, coder)
+    np.testing.assert_array_equal(_tensor._read_indices(Reader(content), (30, 30), 9), flat)
+
+
 def test_gaps_longer_than_a_byte():
     flat = np.zeros(3000, np.int64)
     flat[[0, 255, 511, 1300, 2999]] = [1, 2, 1, 2, 2]
     coded = _tensor._gaps(flat, 3, 0)
-    from keras_robust.compress.packed._bytes import Reader
-
     np.testing.assert_array_equal(_tensor._read_gaps(Reader(coded), 3000, 3), flat)
 
 

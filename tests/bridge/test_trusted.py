@@ -99,8 +99,65 @@ def test_tf_keras_calls_no_function_that_acts(tmp_path):
     assert not target.exists()
 
     huge = operation("pad", ["_CONSTANT_VALUE", -1, [1.0], {"paddings": [[0, 10**10]]}])
-    with pytest.raises(ValueError, match="calls 'pad' on constants alone"):
-        kr.compress.unpack(forged(tmp_path, huge, True))
+    # That a constant holds the name of a layer changes nothing.
+    nested = operation("nn.relu", ["_CONSTANT_VALUE", -1, {"z": ["x", 0, 0]}, {}])
+    for constant in (huge, nested):
+        with pytest.raises(ValueError, match="calls 'op' on constants alone"):
+            kr.compress.unpack(forged(tmp_path, constant, True))
+    # And what is special to Keras 3 is any class to tf_keras.
+    sliced = operation("nn.relu", ["x", 0, 0, {}])
+    part = {"class_name": "__slice__", "module": "os", "registered_name": "system", "config": "ls"}
+    sliced["config"]["layers"][1]["config"]["activation"] = part
+    with pytest.raises(ValueError, match="names '__slice__' of 'os'"):
+        kr.compress.unpack(forged(tmp_path, sliced, True))
+
+
+@pytest.mark.parametrize("node", [["op", 0, 0, {}], ["x", 0, 0, {"y": ["op", 0, 0]}]])
+def test_a_call_that_waits_for_itself_is_refused(tmp_path, node):
+    """Of which tf_keras would try again and again to make sense."""
+    pytest.importorskip("tf_keras")
+    with pytest.raises(ValueError, match="calls 'op' on what never comes"):
+        kr.compress.unpack(forged(tmp_path, operation("nn.relu", node), True))
+
+
+def test_layers_of_one_name_are_refused(tmp_path):
+    pytest.importorskip("tf_keras")
+    twice = operation("nn.relu", ["x", 0, 0, {}])
+    twice["config"]["layers"].append(twice["config"]["layers"][1])
+    with pytest.raises(ValueError, match="layers have no names of their own"):
+        kr.compress.unpack(forged(tmp_path, twice, True))
+
+
+def test_what_could_not_be_unpacked_is_not_packed(tmp_path):
+    class Own(layers.Dense):
+        """Found by its module here, and not by `unpack`, which imports none."""
+
+    globals()["Own"] = Own
+    Own.__qualname__ = "Own"
+    model = keras.Sequential([keras.Input((3,)), Own(2)])
+    with pytest.raises(ValueError, match="Own.*keras.saving.register_keras_serializable"):
+        kr.compress.pack(model, tmp_path / "m.krz")
+    assert not (tmp_path / "m.krz").exists()
+
+
+@pytest.mark.skipif(not LEGACY, reason="functions of TensorFlow in a graph are tf_keras's")
+def test_pure_functions_of_tensorflow_come_back(tmp_path):
+    inputs = keras.Input((4, 4, 2))
+    x = tf.image.resize(inputs, (6, 6))
+    x = tf.tile(x, [1, 1, 1, 2]) + tf.zeros_like(inputs[:, :1, :1, :1])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    kr.compress.pack(model, tmp_path / "m.krz")
+    images = np.random.default_rng(0).random((2, 4, 4, 2)).astype("float32")
+    np.testing.assert_array_equal(kr.compress.unpack(tmp_path / "m.krz")(images), model(images))
+
+
+@pytest.mark.skipif(LEGACY, reason="of Keras 3")
+def test_a_model_that_keras_quantized_comes_back(tmp_path):
+    model = dense()
+    model.quantize("int8")
+    kr.compress.pack(model, tmp_path / "m.krz")
+    x = np.random.default_rng(0).random((3, 4)).astype("float32")
+    np.testing.assert_array_equal(kr.compress.unpack(tmp_path / "m.krz")(x), model(x))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +186,31 @@ def test_tf_keras_calls_no_function_that_acts(tmp_path):
             "'Mine' of 'm', which is not known.* Import the code of its own layers",
         ),
         ({"class_name": 3}, "names the class 3"),
+        # Keras would import the module, and take what is registered under the other name.
+        ({"class_name": "__x", "module": "os", "registered_name": "system"}, "'__x' of 'os'"),
+        ({"class_name": "Dense", "module": "os", "registered_name": "system"}, "'Dense' of 'os'"),
+        (
+            {"class_name": "Dense", "module": "keras.layers", "registered_name": "load_model"},
+            "names 'Dense' of 'keras.layers'",
+        ),
+        (
+            {"class_name": "keras_robust>BinaryDense", "module": "os", "registered_name": None},
+            "of 'os', which is not known",
+        ),
+        # Functions of Keras that make what a config says, and a layer that runs any operation.
+        ({"class_name": "deserialize", "module": "keras.layers"}, "names 'deserialize'"),
+        (
+            {"class_name": "function", "module": "builtins", "config": "deserialize"},
+            "names 'function' of 'builtins'",
+        ),
+        (
+            {"class_name": "TensorFlowOpLayer", "module": "tf_keras.src.engine.base_layer"},
+            "names 'TensorFlowOpLayer'",
+        ),
+        (
+            {"class_name": "ClassMethod", "module": "tf_keras.src.layers.core.tf_op_layer"},
+            "names 'ClassMethod'",
+        ),
     ],
 )
 def test_anything_but_parts_of_models_is_refused(tmp_path, entry, message):
@@ -159,5 +241,5 @@ def test_weights_that_the_file_does_not_hold_are_never_made(tmp_path, monkeypatc
         return tf.zeros(shape)
 
     monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", draw)
-    with pytest.raises(ValueError, match="asks for 1,600,0.* weights or more, and holds 0"):
+    with pytest.raises(ValueError, match="asks for 6,400,0.* bytes .* and holds 0"):
         kr.compress.unpack(forged(tmp_path, huge))
