@@ -15,7 +15,8 @@ def main(arguments=None) -> int:
         arguments: what follows the program's name; None takes them from the process.
 
     Returns:
-        The exit code: 0 done, 1 failed while working, 2 wrong usage or input, 130 interrupted.
+        The exit code: 0 done, 1 failed while working, 2 wrong usage or input, 3 training diverged
+        (a loss was not finite), 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser().parse_args(arguments)
@@ -33,7 +34,10 @@ def main(arguments=None) -> int:
     except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         print(f"keras-robust {options.command}: {error}", file=sys.stderr)
         return 2
-    except (OSError, RuntimeError, FloatingPointError) as error:
+    except FloatingPointError as error:
+        print(f"keras-robust {options.command}: {error}", file=sys.stderr)
+        return 3  # Not 1: `kr.distribute.launch` need not try again.
+    except (OSError, RuntimeError) as error:
         print(f"keras-robust {options.command}: {error}", file=sys.stderr)
         return 1
     print(json.dumps(result.facts, indent=2) if options.json else result.text)

@@ -11,8 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 
-# Exit codes after which another start would end the same: wrong usage, Ctrl-C.
-_FINAL = (2, 130, -signal.SIGINT)
+# Exit codes after which another start would end the same: wrong usage, a loss that is not
+# finite, Ctrl-C.
+_FINAL = (2, 3, 130, -signal.SIGINT)
 _POLL = 0.2
 
 
@@ -27,8 +28,9 @@ def launch(
 
     Each finds its place in TF_CONFIG, where `kr.distribute.strategy()` looks. When one dies
     the others wait for it in vain, so all are ended and started again: give the command a
-    folder to resume from. Worker 0 writes to this process's stdout and stderr; of another
-    worker the last lines are shown when it fails.
+    folder to resume from. They are not after an exit code that says that another start would
+    end the same: 2 wrong usage, 3 training diverged, 130 interrupted. Worker 0 writes to this
+    process's stdout and stderr; of another worker the last lines are shown when it fails.
 
     Args:
         command: program and arguments, the same for all.

@@ -3,6 +3,7 @@
 import numbers
 
 import numpy as np
+import tensorflow as tf
 
 from keras_robust._keras import keras
 
@@ -28,7 +29,8 @@ def normalized_input(input_shape, classes, seed, mean, std):
 
 def check_shape(input_shape) -> tuple[int, int, int]:
     """`(height, width, channels)`; raises `ValueError` when it is something else."""
-    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    sized = isinstance(input_shape, tuple | list | tf.TensorShape)
+    shape = tuple(input_shape) if sized else ()
     if len(shape) != 3 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in shape):
         raise ValueError(
             f"`input_shape` must be (height, width, channels), got {input_shape!r}. Leave the "

@@ -100,6 +100,20 @@ def test_chosen_targets_are_reached_at_their_own_distance(rng):
     assert found.distance[1] > found.distance[0]
 
 
+def test_each_batch_has_a_seed_of_its_own(data):
+    seeds = []
+
+    class Still:
+        name, norm, eps, bounds, searches, targeted = "still", "l2", None, (0.0, 1.0), True, False
+
+        def __call__(self, model, x, y, seed=0):
+            seeds.append(seed)
+            return tf.constant(x)
+
+    minimum_distortion(classifier, *data, Still(), batch_size=10, seed=5)
+    assert seeds == [5, 6, 7]
+
+
 def test_random_targets_are_wrong_classes_and_repeat():
     y = np.arange(300) % 3
     targets = random_targets(y, 3, seed=4)

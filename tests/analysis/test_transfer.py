@@ -70,6 +70,22 @@ def test_amplified_examples_go_on_in_their_direction(data):
     assert small.errors[0, 0] == 0 and large.errors[0, 0] == 1
 
 
+def test_examples_for_chosen_targets_reach_them():
+    """Three classes in the plane: the boundary to each has its own distance."""
+    normals = np.array([[2.0, 0.0], [-1.0, 2.0], [-1.0, -2.0]])
+    x = np.tile(np.float32([[0.6, 0.52]]), (2, 1))
+
+    def model(x):
+        return tf.matmul(x - 0.5, tf.constant(normals.T, tf.float32))
+
+    ways = normals[0] - normals[1:]
+    exact = ways @ (x[0] - 0.5) / np.linalg.norm(ways, axis=1) / np.sqrt(2)
+    for target in (1, 2):
+        matrix = transfer_matrix({"m": model}, x, [0, 0], targets=[target] * 2)
+        assert matrix.distortion[0] == pytest.approx(exact[target - 1], rel=0.02)
+        assert matrix.errors.tolist() == [[1.0]] and matrix.clean.tolist() == [0.0]
+
+
 def test_known_distortions_are_used_again(data, monkeypatch):
     x, y = data
     models = {"a": looks_at(0), "b": looks_at(1)}

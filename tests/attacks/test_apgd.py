@@ -119,6 +119,25 @@ def test_takes_the_steps_of_the_paper(rng, norm, eps):
     assert np.abs(ours[:, 1:] - ours[:, :-1]).max((0, 2))[-1] < 0.1 * eps, "steps must shrink"
 
 
+@pytest.mark.once
+def test_the_settings_are_those_of_the_steps(rng):
+    """From wherever it starts."""
+    model, x = Net(12), rng.uniform(size=(4, 12)).astype("float32")
+    y = rng.integers(0, 5, size=4)
+
+    def run(goal, x, start):
+        attack = APGD(0.25, rho=0.3, early_stop=False)
+        attack.perturb(goal, x, tf.constant([0, 0]), 0.25)
+
+    ours = np.stack(iterates(run, model, x, y, x), axis=1)
+    theirs, others = (
+        authors_apgd(model, x, y, ours[:, 0] - x, "linf", 0.25, 100, rho) for rho in (0.3, 0.75)
+    )
+    # Beyond the first checkpoint, where the shares part.
+    np.testing.assert_allclose(ours[:, :40], theirs[:, :40], atol=2e-5)
+    assert np.abs(others[:, :40] - theirs[:, :40]).max() > 0.01
+
+
 def test_a_checkpoint_halves_where_progress_stopped():
     """The four cases of the two conditions, and what a row that goes back takes along."""
     one = tf.ones(5)
@@ -309,6 +328,45 @@ def test_an_early_end_and_restarts_lose_nothing(trained):
     assert np.all(more | ~ours) and 0 < ours.mean() < 1
 
 
+def test_restarts_start_elsewhere(trained):
+    model, x, y = trained
+    one, eight = APGD(0.17, steps=1), APGD(0.17, steps=1, restarts=8)
+    found = [fooled(model, attack(model, x, y, seed=2), y) for attack in (one, eight)]
+    assert found[1].sum() > found[0].sum()
+    # And where training asks for them: the best of all, row by row.
+    goal = make_goal(model, tf.constant(y), losses.margin)
+    reached = [
+        goal(attack.perturb(goal, tf.constant(x), tf.constant([0, 1]), 0.17)).climb.numpy()
+        for attack in (one, eight)
+    ]
+    assert np.all(reached[1] >= reached[0] - 1e-6)
+    assert np.mean(reached[1] > reached[0] + 1e-3) > 0.5
+
+
+def test_every_target_gets_all_restarts(linear):
+    """The likeliest wrong class cannot be reached, the second one near a corner alone."""
+    x, y = np.full((2, 20), 0.5, "float32"), np.zeros(2, int)
+    calls = []
+
+    def model(x, most=1.5):
+        tf.numpy_function(lambda: calls.append(1) or np.int32(0), [], tf.int32)
+        rise = tf.reduce_sum(x - 0.5, axis=1)
+        return tf.stack([1.0 + 0.0 * rise, 0.9 - 0.01 * rise, rise + most - 2.0], axis=1)
+
+    def attacked(model, targets, restarts):
+        calls.clear()
+        attack = APGD(0.1, loss="margin", steps=3, targets=targets, restarts=restarts)
+        return fooled(model, attack(model, x, y), y), len(calls)
+
+    assert attacked(model, 2, 3)[0].all() and not attacked(model, 1, 3)[0].any()
+    # Where all stands, each of the two classes has its three runs.
+    asked = {
+        runs: attacked(lambda x: model(x, most=-9.0), *runs)[1] for runs in [(1, 1), (2, 1), (2, 3)]
+    }
+    each = asked[2, 1] - asked[1, 1]
+    assert each >= 3 and asked[2, 3] == asked[1, 1] + 5 * each
+
+
 def test_later_runs_see_only_the_rows_still_standing(linear, rng):
     model, rows = linear(8, classes=4), []
     x = rng.uniform(size=(20, 8)).astype("float32")
@@ -367,10 +425,12 @@ def test_compiled_by_xla_is_as_strong(trained, norm, eps):
 
 def test_trains(cnn, blobs):
     x, y = blobs()
+    clean = np.mean(losses.cross_entropy(y, cnn()(x)))
     trainer = kr.AdversarialTraining(cnn(), APGD(0.1, steps=4, targets=2, loss="margin"))
     trainer.compile("adam", jit_compile=True)
-    history = trainer.fit(x, y, epochs=2, batch_size=32, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+    first, last = trainer.fit(x, y, epochs=2, batch_size=32, verbose=0).history["loss"]
+    # What it trains on is harder than the images as they are.
+    assert last < first and first > clean + 0.05
 
 
 def test_one_trace_serves_all_radii_and_batch_sizes(linear, rng):

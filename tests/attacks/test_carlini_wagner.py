@@ -89,6 +89,38 @@ def test_ending_early_loses_little(cnn, blobs):
     assert np.median(early) <= 1.02 * np.median(full)
 
 
+@pytest.mark.once
+def test_adams_first_step_is_the_learning_rate():
+    """In the units of the tanh's argument, up or down."""
+    weights, x, seen = np.float32([[1, -1], [-2, 2]]), tf.constant([[0.6, 0.4]]), []
+
+    def model(points):
+        seen.append(np.arctanh((2 * np.float64(points)[0] - 1) / 1.1))
+        return points @ weights
+
+    attack = CarliniWagner(steps=10, search_steps=1, learning_rate=0.05)
+    attack.run(model, x, tf.constant([1]), tf.constant([0, 0]), float("inf"))
+    moved = next(point for point in seen if np.any(point != seen[0])) - seen[0]
+    np.testing.assert_allclose(moved, [0.05, -0.05], atol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [CarliniWagner, kr.attacks.ElasticNet])
+def test_the_search_starts_with_the_first_weight(kind, linear):
+    weights = []
+
+    class Spied(kind):
+        def _step(self, goal, variables, x, weight, taken):
+            weights.append(float(weight[0]))
+            return super()._step(goal, variables, x, weight, taken)
+
+    model, x = linear(6), np.full((1, 6), 0.5, "float32")
+    model.bias += np.float32([1e6, 0])  # Out of reach: the weight grows.
+    attack = Spied(steps=1, search_steps=3, initial_const=0.25)
+    attack.run(model, tf.constant(x), tf.constant([0]), tf.constant([0, 0]), float("inf"))
+    assert weights == [0.25, 2.5, 25.0]
+
+
 def test_same_result_in_other_units(linear, rng):
     model = linear(12)
     x = rng.uniform(size=(4, 12)).astype("float32")

@@ -39,6 +39,18 @@ def test_distance_to_the_boundaries_of_a_linear_model(linear, rng, norm, relaxat
         assert exact * (1 - 1e-4) <= found <= exact * most
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("overshoot", [0.0, 0.2])
+def test_a_whole_step_goes_beyond_by_the_overshoot(linear, rng, norm, overshoot):
+    model, x = linear(40), rng.uniform(size=(8, 40)).astype("float32")
+    y = np.argmax(model(x), axis=1)
+    attack = DeepFool(norm=norm, overshoot=overshoot, relaxation=1.0, bounds=(-100.0, 100.0))
+    gap = np.abs(np.subtract(*np.float64(model(x)).T))
+    exact = gap / np.linalg.norm(np.subtract(*model.weights.T), DUAL[norm])
+    found = sizes(attack(model, x, y), x, norm)
+    np.testing.assert_allclose(found, (1 + overshoot) * exact, rtol=2e-3)
+
+
 def test_bounds_do_not_take_the_step_back(rng):
     """Half of the entries cannot move: the plain step clipped would end half way."""
     weights = np.stack([-np.ones(20), np.ones(20)], axis=1).astype("float32")

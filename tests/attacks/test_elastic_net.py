@@ -83,6 +83,26 @@ def test_targets_are_reached_with_confidence(linear, rng):
     assert np.all(-kr.losses.margin(target, model(x_adv)).numpy() >= 1.0 - 1e-5)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("rule", ["EN", "l1"])
+def test_the_first_step_by_hand(rule):
+    """From x along the gradient of the margin, (0.2, -0.4), times weight and rate, shrunk."""
+    weights, x, seen = np.float32([[0.1, -0.1], [-0.2, 0.2]]), tf.constant([[0.6, 0.5]]), []
+
+    def model(points):
+        seen.append(np.array(points)[0])
+        return points @ weights
+
+    attack = ElasticNet(
+        rule=rule, beta=0.01, steps=10, search_steps=1, learning_rate=0.05, initial_const=4.0
+    )
+    attack.run(model, x, tf.constant([1]), tf.constant([0, 0]), float("inf"))
+    moved = next(point for point in seen if np.any(point != seen[0])) - seen[0]
+    shrunk = 0.01 if rule == "l1" else 0.05 * 0.01
+    exact = [0.05 * 4.0 * 0.2 - shrunk, shrunk - 0.05 * 4.0 * 0.4]
+    np.testing.assert_allclose(moved, exact, atol=1e-6)
+
+
 class Scripted(ElasticNet):
     """Passes a sparse example, then ends at one with less elastic distance and more l1."""
 

@@ -53,6 +53,25 @@ def test_finds_the_smallest_perturbation_of_a_linear_model(linear, rng, norm, ta
     assert ratio.min() >= 1 - 1e-4 and ratio.max() <= 1.005
 
 
+@pytest.mark.once
+def test_takes_the_steps_of_the_paper():
+    """Between two classes all points lie on the normal through x; the boundary is 1 away."""
+    weights, x, seen = np.float32([[1, -1], [-2, 2]]), np.float32([[0.8, 0.1]]), []
+
+    def model(points):
+        seen.append(np.array(points)[0])
+        return points @ weights
+
+    attack = FAB(norm="l2", steps=2, alpha_max=0.2, eta=1.4, beta=0.5, bounds=(-9.0, 9.0))
+    attack.run(model, tf.constant(x), tf.constant([0]), tf.constant([0, 0]), float("inf"))
+    normal = weights[:, 1] - weights[:, 0]
+    away = [(point - x[0]) @ normal / 1.2 for point in seen]
+    # Onto it and beyond by eta, then back by beta, from where it is 0.3 away, and from x 1:
+    # 0.3 / 1.3 of the step would be that of x, if alpha_max were no less.
+    second = (0.7 + 1.4 * 0.3) * 0.8 + 1.4 * 0.2
+    assert away[:5] == pytest.approx([0, 0, 1.4, 0.7, second], abs=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_beats_deepfool_and_random_noise_on_a_network(network, rng, norm):
     model, x, y = network

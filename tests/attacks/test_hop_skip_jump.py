@@ -70,6 +70,18 @@ def test_no_image_is_asked_more_than_the_budget(centred, rng):
     assert box.queries > 700
 
 
+def test_the_first_step_has_the_probes_asked_for(centred, rng):
+    model, x = centred(16), rng.uniform(0.3, 0.7, size=(1, 16)).astype("float32")
+    y, asked = np.argmax(model(x), axis=1), []
+    for probes in (40, 300):
+        box = kr.attacks.BlackBox(lambda x: model(x).numpy(), classes=2)
+        HopSkipJump(steps=1, probes=probes)(box, x, y)
+        asked.append(box.queries - probes)
+    # Beside them the start, the halvings, and the tries of a shorter step, of which a worse
+    # direction may need one more.
+    assert max(asked) - min(asked) <= 2
+
+
 def test_more_queries_come_closer(cnn, blobs):
     model, (x, _) = cnn(), blobs(24)
     y = np.argmax(model(x), axis=1)

@@ -106,6 +106,17 @@ def test_nearer_than_carlini_wagner_on_a_network(cnn, blobs):
     assert np.all(distances(x, x_adv) <= 1.02 * distances(x, other))
 
 
+def test_more_iterations_come_nearer(linear, rng):
+    plain, x = linear(12), rng.uniform(size=(4, 12)).astype("float32")
+
+    def model(x):
+        return plain(tf.sin(4 * x))
+
+    y = np.argmax(model(x), axis=1)
+    one, many = (distances(x, LBFGS(iterations=n)(model, x, y)) for n in (1, 100))
+    assert np.all(one >= 0.999 * many) and np.mean(one) > 1.1 * np.mean(many)
+
+
 def test_rms_is_per_value():
     x = np.zeros((2, 2, 2), "float32")
     x_adv = x + np.float32([[[0.1, 0.1], [0.1, 0.1]], [[0.4, 0.0], [0.0, 0.0]]])

@@ -181,6 +181,9 @@ def test_windows_shrink_on_the_papers_schedule():
     sizes = Square(0.1, queries=10000)._sizes(Frame(28, 28, 1))
     assert sizes[[1, 11, 12, 52, 9999]].tolist() == [25, 25, 18, 13, 1]
     assert np.all(np.diff(sizes[1:].astype(int)) <= 0)
+    # The side of a window of a fifth of the image: the root of 0.2 x 784.
+    first = Square(0.1, queries=10000, p_init=0.2)._sizes(Frame(28, 28, 1))
+    assert first[[1, 12, 52, 9999]].tolist() == [13, 9, 6, 1]
     short = Square(0.1, queries=100)._sizes(Frame(28, 28, 1))
     np.testing.assert_array_equal(short[1:], sizes[1 + np.arange(99) * 100])
 

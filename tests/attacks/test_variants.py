@@ -81,12 +81,31 @@ def test_rfgsm_without_random_step_is_fgsm_and_stays_in_bounds(cnn, blobs):
     np.testing.assert_array_equal(RFGSM(0.0)(model, x, y), x)
 
 
+def down(labels, logits):
+    """A loss whose rise makes the label likelier."""
+    return -losses.cross_entropy(labels, logits)
+
+
+@pytest.mark.parametrize("settings", [{}, {"targeted": True}, {"loss": down}])
+def test_rfgsm_hands_its_settings_on(linear, rng, settings):
+    model, x = linear(30, classes=3), rng.uniform(-1, -0.5, size=(6, 30)).astype("float32")
+    y, bounds = np.argmax(model(x), axis=1), (-1.0, 1.0)
+    expected = FGSM(0.3, bounds=bounds, **settings)(model, x, y)
+    found = RFGSM(0.3, alpha=0.0, bounds=bounds, **settings)(model, x, y)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - x).max() == pytest.approx(0.3, abs=1e-6) and np.min(found) == -1
+    if settings:
+        assert np.abs(expected - FGSM(0.3, bounds=bounds)(model, x, y)).max() > 0.5
+
+
 def test_rfgsm_trains(cnn, blobs):
     x, y = blobs()
+    clean = np.mean(losses.cross_entropy(y, cnn()(x)))
     trainer = kr.AdversarialTraining(cnn(), RFGSM(0.1))
     trainer.compile("adam")
     history = trainer.fit(x, y, epochs=1, batch_size=32, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+    # What it trains on is harder than the images as they are.
+    assert clean + 0.05 < history.history["loss"][0] < clean + 1
 
 
 class Noisy:
@@ -159,14 +178,20 @@ def test_eot_beats_one_call_on_a_noisy_model(linear, rng):
 def test_eot_works_on_keras_models_with_noise_layers(rng):
     keras = kr._keras.keras
 
+    calls = []
+
     class Noise(keras.layers.Layer):
         def call(self, inputs):
+            tf.numpy_function(lambda: calls.append(1) or np.int32(0), [], tf.int32)
             return inputs + 0.1 * tf.random.normal(tf.shape(inputs))
 
     model = keras.Sequential([keras.Input((6,)), Noise(), keras.layers.Dense(3)])
     x = rng.uniform(size=(4, 6)).astype("float32")
-    for attack in (PGD(0.1, steps=3, eot=4), PGD(0.1, steps=12, eot=4)):
-        assert np.isfinite(attack(model, x, [0, 1, 2, 0])).all()
+    for steps in (3, 12):
+        calls.clear()
+        assert np.isfinite(PGD(0.1, steps=steps, eot=4)(model, x, [0, 1, 2, 0])).all()
+        # Each gradient and the last point four times, and once to see that it gives logits.
+        assert len(calls) == 4 * (steps + 1) + 1
 
 
 def test_eot_has_the_error_of_a_model_without_gradient(rng):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
@@ -21,7 +22,10 @@ def test_train_evaluate_export(call, archive, saved, tmp_path):
         "train", *common, "--model", saved, "--steps", 2, "--epochs", 3, "--out", out
     )
     assert code == 0 and "clean accuracy" in text and "epoch 3/3" in progress
-    assert isinstance(keras.models.load_model(out), keras.Model)
+    trained = keras.models.load_model(out)
+    assert isinstance(trained, keras.Model)
+    before, after = keras.models.load_model(saved).get_weights(), trained.get_weights()
+    assert max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) > 1e-3
 
     file = tmp_path / "robust.tflite"
     code, text, _ = call(
@@ -57,7 +61,9 @@ def test_train_evaluate_export(call, archive, saved, tmp_path):
         "--json",
     )
     assert code == 0
-    facts = json.loads(text)["artifacts"]
+    facts = json.loads(text)
+    assert facts["data"]["images"] == 40
+    facts = facts["artifacts"]
     assert set(facts) == {"float", "device"}
     assert set(facts["device"]["robust_accuracy"]) == {"FGSM", "PGD-3"}
     assert facts["device"]["queries"]["Square-1000"] > 0
@@ -82,6 +88,13 @@ def test_export_for_serving(call, archive, saved, tmp_path):
         tmp_path / "m",
     )
     assert code == 0 and (tmp_path / "m" / "7" / "saved_model.pb").exists()
+    served = tf.saved_model.load(str(tmp_path / "m" / "7")).signatures["serving_default"]
+    images = np.load(archive)["x_test"]
+    logits = keras.models.load_model(saved)(images)
+    found = served(images=tf.constant(images))
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
+    names = np.array(kr.data.load(archive).class_names)[np.argmax(logits, axis=1)]
+    assert [name.decode() for name in found["classes"].numpy()] == names.tolist()
 
 
 @pytest.mark.skipif(not LEGACY, reason="compress needs tf_keras")
@@ -257,6 +270,16 @@ def test_unknown_attack_is_named(call, saved):
     assert code == 2 and "--attacks knows fgsm, pgd, square, autoattack, got 'magic'" in errors
 
 
+def test_interruption_is_exit_code_130(call, monkeypatch):
+    from keras_robust.cli import _commands
+
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_commands, "evaluate", interrupted)
+    assert call("evaluate", "m.keras") == (130, "", "keras-robust: interrupted\n")
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--epochs", "0", "--out", "m.keras"]])
 def test_wrong_usage_is_exit_code_2(arguments):
     with pytest.raises(SystemExit) as stopped:
@@ -295,17 +318,32 @@ def test_demo_quick(call, tmp_path):
     monkey = pytest.MonkeyPatch()
     tiny = _demo.Budget(natural=1, robust=1, stages=(1, 1, 1), limit=512, images=40, sweep=20)
     monkey.setattr(_demo, "QUICK", tiny)
+    asked, init = [], kr.AdversarialTraining.__init__
+
+    def spy(self, model, attack, *args, **kwargs):
+        init(self, model, attack, *args, **kwargs)
+        asked.append((self.attack, self.validation_attack, self.seed))
+
+    monkey.setattr(kr.AdversarialTraining, "__init__", spy)
     with monkey.context():
         for _ in range(2):
-            code, text, progress = call("demo", "--quick", "--report", tmp_path)
+            code, text, progress = call("demo", "--quick", "--report", tmp_path, "--seed", 3)
     monkey.undo()
+    # Naturally, robustly, then the pruned, clustered and quantized model: robustly too.
+    pgd = kr.attacks.PGD(0.1, steps=5, step_size=0.1 * 0.4)
+    assert asked == 2 * [(kr.attacks.FGSM(0.0), pgd, 3), *[(pgd, pgd, 3)] * 4]
     assert code == 0 and "int8 .tflite" in text and "[5/5" in progress
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"report.json", "report.html", "shipped"}
     shipped = tmp_path / "shipped"
     assert (shipped / "model.tflite").exists()
     assert (shipped / "serving" / "1" / "saved_model.pb").exists()
-    artifacts = kr.Report.load(tmp_path).to_dict()["artifacts"]
+    facts = kr.Report.load(tmp_path).to_dict()
+    assert facts["seed"] == 3
+    attacks = [kr.attacks.FGSM(0.1), kr.attacks.PGD(0.1, steps=20)]
+    attacks.append(kr.attacks.Square(0.1, queries=300))
+    assert [attack["config"] for attack in facts["attacks"]] == [repr(each) for each in attacks]
+    artifacts = facts["artifacts"]
     assert list(artifacts) == [
         "natural",
         "robust",
@@ -315,3 +353,6 @@ def test_demo_quick(call, tmp_path):
         "SavedModel",
     ]
     assert set(artifacts["int8 .tflite"]["robust_accuracy"]) == {"FGSM", "PGD-20"}
+    twins = {"robust", "clustered", "fake-quantized twin", "fake-quantized twin (straight-through)"}
+    assert set(artifacts["int8 .tflite"]["sources"]["PGD-20"]) == twins
+    assert set(artifacts["SavedModel"]["sources"]["PGD-20"]) == {"SavedModel", "clustered"}

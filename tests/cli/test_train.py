@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
+from keras_robust.attacks import PGD
 from keras_robust.training import _choices
 from keras_robust.training._choices import HalfTrial, Trial
 
@@ -41,12 +42,48 @@ def test_resume_goes_on(call, archive, saved, tmp_path):
     assert "epoch" not in progress
 
 
-def test_a_loss_that_is_not_finite_is_exit_code_1(call, archive, saved, tmp_path):
+def test_a_loss_that_is_not_finite_is_exit_code_3(call, archive, saved, tmp_path):
     fast = ["--steps", 1, "--epochs", 3, "--batch-size", 8, "--learning-rate", 1e38]
     code, _, errors = call(
         "train", "--data", archive, "--model", saved, *fast, "--out", tmp_path / "o.keras"
     )
-    assert code == 1 and "is not finite" in errors and "Traceback" not in errors
+    assert code == 3 and "is not finite" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("given", "attack"),
+    [([], PGD(0.1, steps=7)), (["--objective", "natural"], kr.attacks.FGSM(0.0))],
+)
+def test_only_natural_training_goes_without_an_attack(
+    call, archive, saved, tmp_path, spied, given, attack
+):
+    seen = spied(kr.AdversarialTraining, "compile")
+    call("train", "--data", archive, "--model", saved, "--out", tmp_path / "o.keras", *given)
+    trainer = seen[0][0][0]
+    assert trainer.attack == attack and trainer.validation_attack == PGD(0.1, steps=7)
+    assert trainer.objective == kr.objectives.Madry()
+    assert trainer.eps_ramp == kr.training.Ramp(steps=2)  # Two epochs of one batch.
+
+
+def test_the_attack_and_the_seed_are_those_asked_for(call, archive, tmp_path, spied, seeds):
+    seen = spied(kr.AdversarialTraining, "compile")
+    settings = ["--eps", 0.3, "--norm", "l2", "--steps", 2, "--step-size", 0.05, "--seed", 3]
+    new = ["--model", "small_cnn", "--out", tmp_path / "o.keras"]
+    call("train", "--data", archive, *new, *settings)
+    trainer = seen[0][0][0]
+    assert trainer.attack == PGD(0.3, "l2", steps=2, step_size=0.05)
+    assert trainer.validation_attack == trainer.attack
+    assert trainer.seed == 3 and seeds == [3]
+    expected = kr.zoo.build("small_cnn", input_shape=(6, 6, 1), classes=3, seed=3)
+    for weight, other in zip(trainer.model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.parametrize("name", ["natural", "madry", "alp", "awp", "mixed"])
+def test_beta_of_an_objective_without_it_is_refused(call, saved, tmp_path, name):
+    out = tmp_path / "o.keras"
+    code, _, errors = call("train", "--objective", name, "--beta", 2.5, "--out", out)
+    assert code == 2 and f"--beta is of trades and mart, got --objective {name}" in errors
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from keras_robust.compress import (
 )
 from keras_robust.compress._binarize import frozen_binary
 from keras_robust.compress._kernels import Kernel
+from keras_robust.compress._stage import Context
 from keras_robust.export._interpreter import load
 from keras_robust.layers import BinaryConv2D, BinaryDense
 
@@ -109,6 +110,17 @@ def test_what_is_frozen_can_be_chosen(plain):
     np.testing.assert_array_equal(signs, 0.5 * np.sign(real))
     assert set(np.unique(freeze_binary(model, "sampled").get_layer("logits").kernel)) == {-0.5, 0.5}
     assert type(layer_of(model, "hidden")) is keras.layers.Dense
+
+
+def test_the_scale_of_the_learning_rate_is_handed_on(plain):
+    model = binarize(plain, learning_rate_scale=2.0, layers=["logits"])
+    stage = Binarize(learning_rate_scale=2.0, layers=["logits"])
+    for found in (model, stage.wrap(plain, Context(1, 1))):
+        layer = found.get_layer("logits")
+        assert layer.learning_rate_scale == layer.slope == 2.0
+        kernel = kernel_of(plain.get_layer("logits"))
+        mean = np.abs(kernel).mean()
+        np.testing.assert_allclose(layer.real, np.clip(kernel, -mean, mean), rtol=1e-5, atol=1e-7)
 
 
 def test_layers_by_name_and_by_function(plain):

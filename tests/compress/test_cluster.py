@@ -41,6 +41,30 @@ def test_kernels_hold_few_values_and_keep_their_zeros(tools, init, clusters, jit
     assert not stage.broken(before, after, stage.check(model, CONTEXT), CONTEXT)
 
 
+def test_where_the_centroids_start(tools):
+    model = flatten(tools.model())
+    values = model.get_layer("hidden").get_weights()[0].ravel()
+    # Most weights small, a few large: equal shares and equal spaces are far apart.
+    order = np.argsort(np.argsort(np.abs(values)))
+    values = np.sign(values) * np.linspace(0.1, 1, values.size)[order] ** 4
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(values.reshape(kernel.shape))
+
+    def start(init):
+        wrapped = Cluster(5, init=init, layers=["hidden"]).wrap(model, CONTEXT)
+        found = [w for w in wrapped.weights if "cluster_centroids" in w.name]
+        return np.sort(found[0].numpy())
+
+    linear, density, kmeans, random = map(start, ["linear", "density", "kmeans++", "random"])
+    np.testing.assert_allclose(linear, np.linspace(values.min(), values.max(), 5), atol=1e-6)
+    # TF-MOT reads the shares off a grid of 30 points.
+    shares = np.quantile(values, np.linspace(0.01, 1, 5))
+    assert np.abs(density - shares).max() <= 2 * np.ptp(values) / 29 < 0.3 * linear[3]
+    # Weights themselves, the least and the largest not always among them; and any numbers.
+    weights = np.float32(values)
+    assert np.all(np.isin(kmeans, weights)) and not np.any(np.isin(random, weights))
+
+
 def test_two_clusters_cannot_keep_zeros(tools):
     for model, context in [
         (pruned_model(tools), CONTEXT),

@@ -65,6 +65,22 @@ def test_keep_zeros_copies_and_composes_with_a_constraint_of_the_user(blobs):
     assert not masks_of(model) and not masks_of(copy_of(masked))
 
 
+@pytest.mark.parametrize("layers", [["out"], lambda layer: layer.name == "out"])
+def test_zeros_of_chosen_layers_alone_stay(blobs, layers):
+    dense = keras.layers.Dense
+    model = keras.Sequential([keras.Input((36,)), dense(4, name="hidden"), dense(3, name="out")])
+    first, bias, second, last = model.get_weights()
+    first[:, ::2], second[:, 0] = 0, 0
+    model.set_weights([first, bias, second, last])
+    masked = keep_zeros(model, layers)
+    masked.compile(keras.optimizers.SGD(0.1), LOSS)
+    x, y = blobs()
+    masked.fit(x.reshape(-1, 36), y, verbose=0)
+    found = kernels_of(masked)
+    assert not found["out"][:, 0].any() and found["hidden"].any(axis=0).all()
+    assert list(masks_of(masked)) == ["out"]
+
+
 def test_a_fresh_copy_draws_anew_and_repeats(cnn):
     model = cnn(batch_norm=True)  # With seeds inside its initialisers.
     first, same, other = (kernels_of(fresh_copy(model, seed)) for seed in (1, 1, 2))

@@ -8,6 +8,7 @@ from keras_robust.compress._kernels import kernels
 from keras_robust.compress._magnitude import block_mask, zero_blocks
 from keras_robust.compress._masks import copy_of
 from keras_robust.compress._stage import Context
+from keras_robust.compress._tfmot import tfmot
 
 flatten = flatten_legacy if LEGACY else copy_of
 by_tfmot = pytest.mark.skipif(not LEGACY, reason="TF-MOT needs tf_keras")
@@ -48,6 +49,18 @@ def test_schedule_ends_where_tfmot_updates():
     assert Prune(0.9)._schedule(Schedules, 1)[2:] == (0, 1, 3, 1)
     assert Prune(0.9, schedule="constant")._schedule(Schedules, 10) == (0.9, 1, 7, 1)
     assert Prune(0.9, schedule="constant", end=0.1)._schedule(Schedules, 1) == (0.9, 1, 1, 1)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_share_rises_from_the_first_one_along_the_power(power):
+    stage = Prune(0.8, initial_sparsity=0.3, begin=0.2, end=1.0, frequency=1, power=power)
+    found = {step: stage.share_at(step, 10)(0.8) for step in range(2, 11)}
+    exact = {step: 0.8 - 0.5 * (1 - (step - 2) / 8) ** power for step in range(2, 11)}
+    assert found == pytest.approx(exact) and stage.share_at(1, 10) is None
+    if LEGACY:
+        schedule = stage._schedule(tfmot().sparsity.keras, 10)
+        found = {step: float(schedule(step)[1]) for step in range(2, 11)}
+        assert found == pytest.approx(exact, abs=1e-6)
 
 
 @by_tfmot

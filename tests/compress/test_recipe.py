@@ -119,6 +119,21 @@ def test_plain_training_learns_and_speaks(tools, capsys):
     assert "[1/1] pruned: sparsity 0.300" in spoken and "Epoch 6/6" in spoken
 
 
+def test_each_stage_has_its_own_learning_rate(tools):
+    trained = []
+
+    def untrained(model):
+        trained.append(model)
+        model.fit = lambda *_, **__: keras.callbacks.History()
+        return model
+
+    layers = [keras.Input(tools.shape), keras.layers.Flatten(), keras.layers.Dense(tools.classes)]
+    stages, model = [Prune(0.0), Cluster(4), Quantize("int8")], keras.Sequential(layers)
+    Recipe(stages).run(model, tools.dataset(32), fine_tune=untrained, verbose=0)
+    rates = [float(model.optimizer.learning_rate) for model in trained]
+    assert rates == pytest.approx([1e-3, 1e-4, 3e-4])
+
+
 def test_label_vectors_and_unknown_cardinality(tools):
     x, y = tools.data(64)
     dataset = tf.data.Dataset.from_tensor_slices((x, tf.one_hot(y, 4))).batch(32)

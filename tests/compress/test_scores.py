@@ -9,7 +9,7 @@ from keras_robust._keras import keras
 from keras_robust.compress import PruneByScores
 from keras_robust.compress import _scores as scores_file
 from keras_robust.compress._kernels import Kernel
-from keras_robust.compress._masks import find_kernels
+from keras_robust.compress._masks import find_kernels, value_of
 from keras_robust.compress._stage import Context
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -42,12 +42,14 @@ def hydra(weights, bias, x, y, rate, momentum, steps, kept):
     return scores
 
 
-@pytest.mark.parametrize(("momentum", "jit"), [(0.0, False), (0.9, True)])
-def test_scores_take_the_steps_of_the_paper(blobs, momentum, jit):
+@pytest.mark.parametrize(
+    ("momentum", "jit", "rate"), [(0.0, False, 1.0), (0.9, True, 1.0), (0.0, False, 0.4)]
+)
+def test_scores_take_the_steps_of_the_paper(blobs, momentum, jit, rate):
     x, y = blobs()
     x = x.reshape(-1, 36)
     model, context = make_model(), Context(6, 1)
-    stage = PruneByScores(0.6, share=0.99)
+    stage = PruneByScores(0.6, share=0.99, rate=rate)
     wrapped = stage.wrap(model, context)
     wrapped.compile(keras.optimizers.SGD(0.5, momentum=momentum), LOSS, jit_compile=jit)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(96)
@@ -55,7 +57,9 @@ def test_scores_take_the_steps_of_the_paper(blobs, momentum, jit):
     wrapped.fit(data, epochs=6, callbacks=callbacks, verbose=0, shuffle=False)
     scored = find_kernels(wrapped)["out"].constraint
     weights, bias = (w.astype("float64") for w in model.get_weights())
-    expected = hydra(weights, bias, x.astype("float64"), y, 0.5, momentum, 6, round(0.4 * 108))
+    expected = hydra(
+        weights, bias, x.astype("float64"), y, 0.5 * rate, momentum, 6, round(0.4 * 108)
+    )
     start = scores_file.initial_scores(weights)
     assert np.abs(expected - start).max() > 0.01
     np.testing.assert_allclose(scored.scores.numpy(), expected, atol=2e-6)
@@ -108,6 +112,40 @@ def test_masks_are_fixed_then_and_weights_train(blobs):
     assert stage.broken({}, after, ["out"], None) == []
     told = PruneByScores({"out": 0.9}).broken({}, after, ["out"], None)
     assert told == ["layer 'out': 76 of 108 weights are zero, sparsity 0.9 asks for 97"]
+
+
+def test_layers_and_validation_data_of_apply(blobs):
+    x, y = blobs()
+    data = tf.data.Dataset.from_tensor_slices((x.reshape(-1, 36), y)).batch(32)
+    layers, starts = keras.layers, [keras.initializers.GlorotUniform(seed=i) for i in range(2)]
+    hidden = layers.Dense(8, "relu", kernel_initializer=starts[0], name="hidden")
+    out = layers.Dense(3, kernel_initializer=starts[1], name="out")
+    model = keras.Sequential([keras.Input((36,)), hidden, out])
+    trained = []
+
+    pruned = PruneByScores(0.5, layers=["out"]).apply(
+        model, data, fine_tune=lambda m: trained.append(m) or m, validation_data=data.take(1)
+    )
+    kernels = [value_of(find_kernels(pruned)[name]) for name in ("hidden", "out")]
+    assert np.all(kernels[0] != 0) and np.count_nonzero(kernels[1]) == 12
+    assert np.abs(kernels[0] - model.get_weights()[0]).max() > 1e-4
+    history = trained[0].history.history
+    measured = trained[0].evaluate(data.take(1), verbose=0, return_dict=True)
+    assert history["val_loss"][-1] == pytest.approx(measured["loss"], rel=1e-4)
+
+
+def test_what_is_random_comes_from_the_seed_of_apply(blobs):
+    x, y = blobs()
+    data, drawn = tf.data.Dataset.from_tensor_slices((x.reshape(-1, 36), y)).batch(32), []
+
+    def untrained(model):
+        """Draws where it would train."""
+        model.fit = lambda *_, **__: drawn.append(float(tf.random.uniform([])))
+        return model
+
+    for seed in (1, 1, 2):
+        PruneByScores(0.5).apply(make_model(), data, fine_tune=untrained, seed=seed)
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize("jit", [False, True])

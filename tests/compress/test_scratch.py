@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust._keras import keras
 from keras_robust.compress import (
     Prune,
@@ -80,6 +81,58 @@ def test_zeros_are_part_of_the_architecture(data):
     for row in rows[1:]:
         np.testing.assert_array_equal(value_of(row.model.layers[0].kernel) == 0, zeros)
         np.testing.assert_array_equal(masks_of(row.model)["hidden"], ~zeros)
+
+
+def test_the_trainer_sees_the_epochs_of_each_row_and_the_optimizer(data):
+    full = make_model()
+    pruned = PruneNeurons(0.5, score="l1").apply(full)
+    trainers, epochs = [], []
+
+    class Counted(kr.AdversarialTraining):
+        def fit(self, *arguments, **settings):
+            history = super().fit(*arguments, **settings)
+            epochs.append(len(history.epoch))
+            return history
+
+    def fine_tune(model):
+        trainers.append(Counted(model, kr.attacks.FGSM(0.02)))
+        return trainers[-1]
+
+    rows = scratch_baselines(
+        full,
+        pruned,
+        data,
+        data,
+        epochs=2,
+        fine_tune=fine_tune,
+        optimizer=keras.optimizers.SGD(0.125),
+    )
+    # Half of the multiply-adds, so twice the epochs; what was fine-tuned is only measured.
+    assert epochs == [row.epochs for row in rows[1:]] == [2, 4]
+    assert len(trainers) == 3 and all("robust_accuracy" in row.measured for row in rows)
+    for trainer in trainers:
+        assert isinstance(trainer.optimizer, keras.optimizers.SGD)
+        assert float(trainer.optimizer.learning_rate) == 0.125
+
+
+def test_random_weights_come_from_the_seed(data):
+    full = make_model()
+    pruned = PruneNeurons(0.5, score="l1").apply(full)
+
+    def untrained(model):
+        """Draws where it would train."""
+        model.fit = lambda *_, **__: drawn.append(float(tf.random.uniform([])))
+        model.evaluate = lambda *_, **__: {"loss": 0.0}
+        return model
+
+    found = {}
+    for name, seed in (("one", 5), ("same", 5), ("other", 8)):
+        drawn = []
+        rows = scratch_baselines(full, pruned, data, data, epochs=1, fine_tune=untrained, seed=seed)
+        found[name] = [row.model.get_weights()[0] for row in rows[1:]] + drawn
+    for value, again, different in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(value, again)
+        assert np.abs(value - different).max() > 0.01
 
 
 def test_errors():

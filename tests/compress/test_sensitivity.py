@@ -9,7 +9,7 @@ import pytest
 import keras_robust as kr
 from keras_robust._keras import keras
 from keras_robust.compress import sensitivity
-from keras_robust.compress._sensitivity import rounded, spaced, thinned
+from keras_robust.compress._sensitivity import Sensitivity, rounded, spaced, thinned
 
 kernels = hnp.arrays("float32", (3, 4, 5), elements=st.floats(-2, 2, width=32))
 
@@ -81,6 +81,30 @@ def test_ranking_and_table(tools, trained):
     text = str(found)
     assert "with one layer 90% sparse" in text and "(none)" in text and "conv_b" in text
     assert "of 3 values" in sensitivity(trained, x, y, clusters=3).__str__()
+
+
+def test_with_an_attack_the_robust_accuracy_ranks():
+    rows = [
+        {"layer": "a", "weights": 1, "clean": 0.2, "robust": 0.45},
+        {"layer": "b", "weights": 1, "clean": 0.85, "robust": 0.1},
+        {"layer": "c", "weights": 1, "clean": 0.4, "robust": 0.3},
+    ]
+    found = Sensitivity("changed", 0.9, 0.5, rows)
+    assert found.most_sensitive(3) == ["b", "c", "a"]
+    assert found.most_sensitive(loss=0.3) == ["b"]
+    clean = Sensitivity("changed", 0.9, None, [row | {"robust": None} for row in rows])
+    assert clean.most_sensitive(2) == ["a", "c"] == clean.most_sensitive(loss=0.3)
+
+
+def test_the_attack_gets_the_seed(tools):
+    seeds = []
+
+    def attack(model, x, y, seed=0):
+        seeds.append(seed)
+        return x
+
+    sensitivity(tools.model(), *tools.data(8), attack, bits=4, seed=7)
+    assert seeds == [7] * 5
 
 
 def test_errors(tools):

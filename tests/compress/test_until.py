@@ -57,6 +57,29 @@ def test_no_round_beyond_the_sparsity_asked_for(setting):
     assert np.sum(kernel == 0) == round(0.3 * kernel.size)
 
 
+def test_the_optimizer_is_taken_and_the_seed_is_of_what_is_random(setting):
+    model, data = setting
+    drawn, optimizers = [], []
+
+    def untrained(model):
+        """Draws where it would train."""
+
+        def fit(*_, **__):
+            optimizers.append(model.optimizer)
+            drawn.append(float(tf.random.uniform([])))
+
+        model.fit, model.evaluate = fit, lambda *_, **__: {"accuracy": 0.5}
+        return model
+
+    for seed in (1, 1, 2):
+        settings = dict(rounds=1, fine_tune=untrained, verbose=0, seed=seed)
+        run = prune_until(model, data, data, optimizer=keras.optimizers.SGD(0.125), **settings)
+        assert run.rounds[0]["inside"]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len({id(optimizer) for optimizer in optimizers}) == 3
+    assert {float(optimizer.learning_rate) for optimizer in optimizers} == {0.125}
+
+
 def test_neurons_and_robust_accuracy(setting, capsys):
     model, data = setting
     run = prune_until(

@@ -62,8 +62,8 @@ def test_gives_up_after_the_restarts(tmp_path):
     assert code == 7 and sum("start again" in line for line in lines) == 1
 
 
-@pytest.mark.parametrize("code", [2, 130])
-def test_wrong_usage_and_interruption_are_final(tmp_path, code):
+@pytest.mark.parametrize("code", [2, 3, 130])
+def test_wrong_usage_divergence_and_interruption_are_final(tmp_path, code):
     found, lines = run(tmp_path, f"sys.exit({code})")
     assert found == code and not any("start again" in line for line in lines)
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import distribute
+from keras_robust.distribute import _strategy
 
 TWO = {"worker": ["a:1", "b:2"]}
 
@@ -24,6 +25,34 @@ def config(monkeypatch):
 def test_one_device_needs_no_strategy(config):
     for kind in ("auto", "single"):
         assert distribute.strategy(kind) is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tpu", "gpus", "kind"),
+    [
+        (TWO, "", 0, "multi_worker"),
+        (TWO, "there", 2, "multi_worker"),
+        ({"worker": ["a:1"]}, "", 1, "single"),
+        (None, "there", 2, "tpu"),
+        (None, "", 2, "mirrored"),
+        (None, "", 1, "single"),
+    ],
+)
+def test_auto_takes_what_there_is(config, monkeypatch, cluster, tpu, gpus, kind):
+    """The strategies are not made: their devices are not there."""
+    if cluster:
+        config(cluster)
+    monkeypatch.setenv("TPU_NAME", tpu)
+    devices = [tf.config.LogicalDevice(f"/device:GPU:{i}", "GPU") for i in range(gpus)]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: devices)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: "multi_worker")
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: ("mirrored", names))
+    monkeypatch.setattr(_strategy, "_tpu", lambda: "tpu")
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: "single")
+    assert _strategy._found() == kind
+    names = [device.name for device in devices]
+    expected = ("mirrored", names) if kind == "mirrored" else kind
+    assert distribute.strategy("auto") == distribute.strategy() == expected
 
 
 def test_workers_are_read_from_tf_config(config):

@@ -25,6 +25,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "flaky" and len(self.server.asked) < 3:
             self.close_connection = True
             return
+        if path == "slow":  # Until the test is over, and then as it should be.
+            self.server.over.wait(10)
+            path = "m"
         if path == "page":
             self._answer(200, b"<html>")
             return
@@ -61,9 +64,11 @@ def server(saved_model, inside):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.call = lambda x: loaded.signatures["serving_default"](images=x)
     server.asked, server.model, server.data = [], model, (x, y, radius)
+    server.over = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/v1/models/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
 
@@ -126,3 +131,10 @@ def test_silence_is_a_connection_error_that_says_what_to_do(server, monkeypatch)
     server.server_close()
     with pytest.raises(ConnectionError, match=r"does not answer \(.*refused.*Start the server"):
         Endpoint(server.url + "m")(server.data[0])
+
+
+def test_an_answer_is_not_waited_for_longer_than_asked(server, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(ConnectionError, match=r"timed out; 3 tries of at most 0.1 s"):
+        Endpoint(server.url + "slow", timeout=0.1)(server.data[0][:2])
+    assert [count for _, count in server.asked] == [2, 2, 2]

@@ -41,9 +41,12 @@ def test_a_float_file(model, tmp_path):
     found = export.describe(export.tflite(model, tmp_path / "m.tflite").path)
     assert found["inputs"][0]["scale"] is None and found["class_names"] is None
     assert found["inputs"][0]["dtype"] == "float32"
-    # Conv 36 + 4, depthwise 36 + 4, dense 192 + 3, batch normalisation folded or kept.
+    # Conv 36 + 4, depthwise 36 + 4, dense 48 + 3, batch normalisation folded or kept.
     assert 36 + 36 + 192 <= found["parameters"] <= model.count_params() + 4
-    assert "CONV_2D" in found["float_ops"][0] or "CONV_2D" in str(found["float_ops"])
+    assert "CONV_2D: " in found["float_ops"][0] and "DEPTHWISE" not in found["float_ops"][0]
+    kinds = [operation.split(":")[0] for operation in found["float_ops"]]
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} <= set(kinds)
+    assert all(found["ops"][kind] for kind in kinds)
 
 
 def test_saved_models(model, tmp_path):

@@ -121,6 +121,20 @@ def test_sgd_moves_them_by_the_squared_scale(stochastic):
     np.testing.assert_allclose(found, expected, atol=1e-12, rtol=0)
 
 
+def test_a_number_scales_the_learning_rate():
+    """The real weights move by its square; 1 trains them as they are."""
+    moved = {}
+    for scale in (1.0, 2.0):
+        layer = dense(dtype="float64", learning_rate_scale=scale)
+        start = layer.real.numpy()
+        layer.latent.assign(0.5 * start / scale)  # Away from the clip.
+        moved[scale] = trained(layer, keras.optimizers.SGD(RATE), 1) - 0.5 * start
+        binary = np.where(start >= 0, 1.0, -1.0)
+        gradient = 2 * X.T @ (X @ binary - Y) / Y.size
+        np.testing.assert_allclose(moved[scale], -(scale**2) * RATE * gradient, atol=1e-12)
+    np.testing.assert_allclose(moved[2.0], 4 * moved[1.0], atol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.25, "glorot"])
 def test_gradient_goes_straight_through_also_beyond_the_clip(scale):
     layer = dense(scale=scale)

@@ -109,6 +109,34 @@ def test_seeds_repeat_and_differ():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_settings_of_kernels_and_bias_have_effect(kind, rng):
+    regularizers = keras.regularizers
+    model, shape = wrap(
+        kind,
+        bias_initializer=keras.initializers.Constant(0.5),
+        bias_regularizer=regularizers.L2(0.1),
+        kernel_regularizer=regularizers.L1(0.01),
+        bias_constraint="non_neg",
+        kernel_constraint=keras.constraints.MaxNorm(0.25, axis=None),
+    )
+    layer = model.layers[0]
+    np.testing.assert_array_equal(layer.bias, [0.5] * 5)
+    first, second = (np.abs(np.asarray(w)).sum() for w in (layer.kernel_in, layer.kernel_out))
+    exact = [0.01 * first, 0.01 * second, 0.1 * 5 * 0.25]
+    np.testing.assert_allclose(np.sort(model.losses), np.sort(exact), rtol=1e-5)
+
+    def all_down(y, outputs):
+        return tf.reduce_sum(outputs)
+
+    model.compile(keras.optimizers.SGD(1.0), all_down)
+    x = rng.uniform(size=(4, *shape)).astype("float32")
+    model.fit(x, model(x), batch_size=4, verbose=0)
+    np.testing.assert_array_equal(layer.bias, [0.0] * 5)
+    for kernel in (layer.kernel_in, layer.kernel_out):
+        assert np.linalg.norm(np.ravel(kernel)) == pytest.approx(0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_they_go_into_a_file_over_the_bridge_and_onto_a_device(kind, tmp_path, rng):
     settings = {"activation": "relu", "kernel_initializer": keras.initializers.HeNormal(seed=3)}
     layer, shape = make(kind, bias_constraint="non_neg", **settings)

@@ -122,6 +122,7 @@ def test_default_maps_to_minus_one_and_one():
     model = zoo.small_cnn()
     inner = keras.Model(model.input, model.get_layer("normalize").output)
     x = np.zeros((1, 28, 28, 1), np.float32)
+    assert zoo.small_cnn(tf.zeros((2, 28, 28, 1)).shape[1:]).input_shape == model.input_shape
     assert np.all(inner(x) == -1) and np.all(inner(x + 1) == 1)
 
 
