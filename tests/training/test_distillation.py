@@ -70,6 +70,21 @@ def step_for(model, teachers, **settings):
     return loss
 
 
+def test_teachers_are_in_inference_mode(blobs, cnn):
+    """Dropout keeps all units and BatchNormalization its statistics."""
+    x, y = blobs(12)
+    layers = [keras.layers.Flatten(), keras.layers.BatchNormalization()]
+    layers += [keras.layers.Dropout(0.9), keras.layers.Dense(3)]
+    teacher = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+    before, student = teacher.get_weights(), cnn(seed=3)
+    expected = kr.losses.distillation(y, student(x), teacher(x, training=False), 3.0, 0.6)
+    for attack in (None, kr.attacks.FGSM(0.0)):
+        got = step_for(student, teacher, temperature=3.0, alpha=0.6, attack=attack)(x, y)
+        np.testing.assert_allclose(got, tf.reduce_mean(expected), rtol=1e-5)
+    for value, old in zip(teacher.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
 def test_the_loss_is_the_formula(cnn, blobs, teacher):
     x, y = blobs(12)
     student, other = cnn(seed=3), cnn(seed=4)
