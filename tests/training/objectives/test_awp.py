@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
-from keras_robust.training.objectives import AWP, Free, Madry
+from keras_robust.training.objectives import AWP, TRADES, Free, Madry
 
 
 def slope(weights, x, y):
@@ -46,6 +46,40 @@ def test_each_kernel_moves_by_its_share_and_biases_stay(net, batch, step_for):
         distance = np.linalg.norm(moved - kept) / np.linalg.norm(kept)
         np.testing.assert_allclose(distance, 0.1, rtol=1e-10)
     np.testing.assert_array_equal(b1, now[2])
+
+
+@pytest.mark.parametrize("inner", [Madry(), TRADES()])
+def test_gradient_by_finite_differences_at_the_moved_weights(
+    net, batch, step_for, check_gradient, inner
+):
+    """Where the kernels move to is held fixed, and the biases stay."""
+    x, x_adv, y, weight = batch
+    step, kernels = step_for(net), [net.w1, net.w2]
+
+    def inner_loss():
+        return inner.minimise(step, x, x_adv, y, weight).loss
+
+    with tf.GradientTape() as tape:
+        loss = inner_loss()
+    slopes = [slope.numpy() for slope in tape.gradient(loss, kernels)]
+    ways = [
+        0.2 * np.linalg.norm(w.numpy()) * slope / np.linalg.norm(slope)
+        for w, slope in zip(kernels, slopes)
+    ]
+
+    def value():
+        kept = [w.numpy() for w in kernels]
+        for w, way in zip(kernels, ways):
+            w.assign_add(way)
+        there = inner_loss()
+        for w, old in zip(kernels, kept):
+            w.assign(old)
+        return there
+
+    awp = AWP(0.2, inner)
+    check_gradient(
+        net.trainable_variables, lambda: awp.minimise(step, x, x_adv, y, weight).loss, value
+    )
 
 
 def fitted(model, data, objective):

@@ -38,6 +38,26 @@ def test_inner_objective_minimises(net, batch, step_for):
     np.testing.assert_array_equal(ours, inner)
 
 
+def test_the_network_itself_is_trained_on_the_others_examples(net, batch, step_for, check_gradient):
+    x, _, y, weight = batch
+    other, step = type(net)(seed=1), step_for(net)
+    objective = Ensemble([other], own=False, inner=Mixed(0.3))
+    x, labels = tf.constant(x), tf.constant(y, tf.int32)
+    x_adv = objective.perturb(step, x, labels).numpy()
+    made = step.attack.run(other, x, labels, split(step.seed)[1], 0.1)
+    np.testing.assert_array_equal(x_adv, made)
+
+    def loss():
+        return objective.minimise(step, x, x_adv, y, weight).loss
+
+    each = 0.7 * net.cross_entropy(x.numpy(), y) + 0.3 * net.cross_entropy(x_adv, y)
+    np.testing.assert_allclose(loss(), np.mean(weight * each), rtol=1e-10)
+    check_gradient(net.trainable_variables, loss)
+    with tf.GradientTape() as tape:
+        value = loss()
+    assert set(tape.gradient(value, other.trainable_variables)) == {None}
+
+
 def test_other_models_stay_as_they_are(cnn, blobs):
     data = tf.data.Dataset.from_tensor_slices(blobs(16)).batch(16)
     other, model = cnn(seed=5, batch_norm=True), cnn()

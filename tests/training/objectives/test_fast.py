@@ -94,16 +94,33 @@ def test_gradient_alignment_in_numpy(net, batch, step_for):
     np.testing.assert_allclose(with_it - without, expected, rtol=1e-4)
 
 
+def test_without_alignment_minimises_the_weighted_mean(net, batch, step_for, check_gradient):
+    x, x_adv, y, weight = batch
+    step = step_for(net)
+
+    def loss():
+        return Fast().minimise(step, x, x_adv, y, weight).loss
+
+    np.testing.assert_allclose(loss(), np.mean(weight * net.cross_entropy(x_adv, y)), rtol=1e-10)
+    check_gradient(net.trainable_variables, loss)
+
+
 def test_gradient_alignment_differentiates(net, batch, step_for, check_gradient):
-    """In float32 inside, as attacks are, hence the width and the tolerance."""
-    x, x_adv, y, _ = batch
-    step, objective = step_for(net), Fast(grad_align=1.0)
-    check_gradient(
-        net.trainable_variables,
-        lambda: objective.minimise(step, tf.constant(x), x_adv, y, None).loss,
-        width=1e-2,
-        tolerance=2e-3,
-    )
+    """Differences of it in float64; its own input gradients are float32, as attacks are."""
+    x, _, y, weight = batch
+    step, objective = step_for(net, kr.attacks.PGD(0.5), seed=2), Fast(grad_align=1.0)
+    start = x + step.ball.random(tf.constant(x), fold(step.seed, 1)).numpy()
+
+    def value():
+        here, there = (net.slopes(z.astype("float64"), y, weight)[-1] for z in (x, start))
+        lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
+        return np.mean(weight * (1 - np.sum(here * there, axis=1) / lengths))
+
+    def alignment():
+        with_it = objective.minimise(step, tf.constant(x), x, y, weight).loss
+        return with_it - Fast().minimise(step, tf.constant(x), x, y, weight).loss
+
+    check_gradient(net.trainable_variables, alignment, value, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("name", ["alpha", "grad_align"])

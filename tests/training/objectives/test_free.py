@@ -1,5 +1,7 @@
 """Free: the algorithm written out, its limits, and the state that it carries."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,6 +59,48 @@ def test_is_the_algorithm_written_out(cnn, blobs):
     assert_same_weights(model, reference, 1e-5)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_two_replays_in_numpy(net, batch, step_for, norm):
+    """One gradient moves weights and perturbation, both after the loss that it is of."""
+    x, _, y, weight = batch
+    x = 0.25 + 0.5 * x  # The bounds cut nothing here.
+    objective, copy, delta = Free(alpha=0.7), type(net)(), np.zeros(x.shape)
+    step = step_for(net, kr.attacks.PGD(0.1, norm=norm), carried=tf.zeros(x.shape))
+    for _ in range(2):
+        moved = objective.perturb(step, tf.constant(x), None)
+        with tf.GradientTape() as tape:
+            tape.watch(moved)
+            loss = objective.minimise(step, x, moved, y, weight).loss
+        *slopes, slope = tape.gradient(loss, [*net.trainable_variables, moved])
+        for variable, gradient in zip(net.trainable_variables, slopes):
+            variable.assign_sub(0.5 * gradient)
+        step = dataclasses.replace(step, carried=objective.carry(step, x, slope))
+
+        expected = np.mean(weight * copy.cross_entropy(x + delta, y))
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)  # Perturbations are float32.
+        *slopes, slope = copy.slopes(x + delta, y, weight)
+        for variable, gradient in zip(copy.trainable_variables, slopes):
+            variable.assign_sub(0.5 * gradient)
+        if norm == "linf":
+            delta = np.clip(delta + 0.07 * np.sign(slope), -0.1, 0.1)
+        else:
+            delta += 0.07 * slope / np.linalg.norm(slope, axis=1, keepdims=True)
+            delta /= np.maximum(np.linalg.norm(delta, axis=1, keepdims=True) / 0.1, 1)
+        np.testing.assert_allclose(step.carried, delta, atol=1e-6)
+    for one, other in zip(net.trainable_variables, copy.trainable_variables):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_gradient_by_finite_differences(net, batch, step_for, check_gradient):
+    """That of the weights, and that of the examples, which the perturbation follows."""
+    x, x_adv, y, weight = batch
+    step, moved = step_for(net), tf.Variable(x_adv, dtype=tf.float64)
+    check_gradient(
+        [*net.trainable_variables, moved],
+        lambda: Free().minimise(step, x, moved, y, weight).loss,
+    )
+
+
 def test_replays_are_steps_on_repeated_batches(cnn, blobs):
     (x, y), replayed, repeated = blobs(32), cnn(), cnn()
     trained(replayed, batches(x, y), Free(replays=2))
@@ -82,6 +126,35 @@ def test_one_replay_leaves_the_example_of_fast_without_random_start(cnn, blobs, 
     step = step_for(model, kr.attacks.PGD(EPS, steps=2))
     expected = fast.perturb(step, tf.constant(x), tf.constant(y))
     np.testing.assert_allclose(np.clip(left, 0, 1), expected, atol=1e-6)
+
+
+def test_one_replay_is_fast_without_random_start_from_the_second_step_on(rng):
+    """Where the signs of the input gradients stay: two classes, linear, rows of one label.
+
+    Free's perturbation is of the weights and images of the step before; the first is none, so
+    that the first step is plain training. The weights move all the while.
+    """
+    x = rng.uniform(0.3, 0.7, size=(12, 5)).astype("float32")
+    x, y = np.concatenate([x, 0.9 * x, 1.1 * x]), np.tile([0, 1] * 6, 3).astype("int32")
+    start = rng.normal(size=(5, 2)).astype("float32")
+
+    def network():
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2, use_bias=False)])
+        model.set_weights([start])
+        return model
+
+    free, fast = network(), network()
+    trained(free, batches(x, y, 12), Free(replays=1))
+    fast.compile(keras.optimizers.SGD(0.1), LOSS)
+    fast.fit(batches(x[:12], y[:12], 12), verbose=0)
+    first = fast.get_weights()[0]
+    trained(fast, batches(x[12:], y[12:], 12), Fast(alpha=1.0, random_start=False))
+    assert_same_weights(free, fast)
+    plain = network()
+    plain.compile(keras.optimizers.SGD(0.1), LOSS)
+    plain.fit(batches(x, y, 12), verbose=0)
+    for other in (first, plain.get_weights()[0]):
+        assert np.abs(fast.get_weights()[0] - other).max() > 1e-3
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 import keras_robust as kr
@@ -47,6 +48,36 @@ def test_climbs_the_divergence_from_the_clean_prediction(cnn, blobs):
     start = reached(kr.attacks.PGD(0.2, steps=1, step_size=0.0)(model, x, y))
     assert ours > 5 * start
     assert ours >= 0.99 * reached(attack(model, x, y))
+
+
+def test_attack_climbs_the_divergence_and_knows_no_labels(net, batch, step_for):
+    step = step_for(net, seed=4)
+    x, y = tf.constant(batch[0]), tf.constant(batch[2], tf.int32)
+    found, relabelled = (TRADES().perturb(step, x, labels) for labels in (y, (y + 1) % 3))
+    np.testing.assert_array_equal(found, relabelled)
+    goal = divergence_from(call_logits(net, x), net)
+    expected = step.attack.perturb(goal, x, step.seed, step.eps)
+    np.testing.assert_array_equal(found, expected)
+    assert np.any(found != step.attacked(x, y))
+
+
+def test_minimises_the_papers_sum(net, batch, step_for):
+    """Weights count in the divergence too."""
+    x, x_adv, y, weight = batch
+    outcome = TRADES(beta=3.0).minimise(step_for(net), x, x_adv, y, weight)
+    p, q = (scipy.special.softmax(net.numpy(z), axis=1) for z in (x, x_adv))
+    divergence = np.sum(p * np.log(p / q), axis=1)
+    expected = np.mean(weight * (net.cross_entropy(x, y) + 3 * divergence))
+    np.testing.assert_allclose(outcome.loss, expected, rtol=1e-10)
+
+
+def test_gradient_by_finite_differences(net, batch, step_for, check_gradient):
+    """It flows through the clean prediction of the divergence, too."""
+    x, x_adv, y, weight = batch
+    step = step_for(net)
+    check_gradient(
+        net.trainable_variables, lambda: TRADES().minimise(step, x, x_adv, y, weight).loss
+    )
 
 
 def test_small_gradients_do_not_vanish_in_float16(rng):
