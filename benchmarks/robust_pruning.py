@@ -74,8 +74,8 @@ def until(data, rows, options) -> dict:
     dense = pretrained(rest, options.epochs[0])
     keep(rows, "dense", measure(dense, data), options)
     stages = {
-        "by layer": kr.compress.Prune(0.99),
-        "global": kr.compress.Prune(0.99, scope="global"),
+        "by layer": kr.compress.Prune(0.999),
+        "global": kr.compress.Prune(0.999, scope="global"),
         "units, APoZ": kr.compress.PruneNeurons(0.1),
     }
     for name, stage in stages.items():
@@ -93,7 +93,7 @@ def until(data, rows, options) -> dict:
         row = {**measure(run.model, data), "weights": run.model.count_params()}
         keep(rows, name, {**row, "kept %": round(100 * run.kept, 2), **run.to_dict()}, options)
     budget = kr.compress.Budget(MOST_LOSS, "robust_accuracy")
-    made = kr.compress.Recipe([kr.compress.Prune(0.99, until=budget)]).run(
+    made = kr.compress.Recipe([kr.compress.Prune(0.999, until=budget)]).run(
         dense,
         rest,
         fine_tune=trainer,

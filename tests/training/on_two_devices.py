@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import os
 import sys
+import tempfile
 import typing
 import warnings
 
@@ -138,6 +139,24 @@ def draw_noise():
             trainer = make_trainer("mirrored", Watched(OBJECTIVES[name](), notes), rate=0.0)
             found[f"{name} {run} weights"] = fit(trainer, tuple(twice))[0]
             found[f"{name} {run}"] = np.array([notes[0], notes[1]])
+    return found | resume()
+
+
+def resume():
+    """Four epochs at once, and two and two: orders, noise, what is carried, averages."""
+    found = {}
+    for name in ("Madry", "Free"):
+        with tempfile.TemporaryDirectory() as folder:
+            for run, ends in (("whole", [4]), ("again", [2, 4])):
+                for epochs in ends:
+                    trainer = make_trainer("mirrored", OBJECTIVES[name]())
+                    data = tf.data.Dataset.from_tensor_slices(make_data()).shuffle(21, seed=3)
+                    average = kr.training.WeightAverage(decay=0.6)
+                    given = {"resume": f"{folder}/{run}", "callbacks": [average], "verbose": 0}
+                    trainer.fit(data.batch(8), epochs=epochs, **given)
+                    found[f"{name} {run} {epochs}"] = flat(trainer.model)
+                with average.applied():
+                    found[f"{name} {run} average"] = flat(trainer.model)
     return found
 
 

@@ -1,6 +1,7 @@
 """A training that is killed and started again ends with the weights of one that was not."""
 
 import collections
+import contextlib
 import json
 import os
 import shutil
@@ -220,14 +221,48 @@ def test_what_is_carried_needs_room_too(cnn, blobs, tmp_path, monkeypatch):
 
 
 class Stopping(keras.callbacks.Callback):
-    """Ctrl-C in a batch of the second epoch."""
+    """Ctrl-C after a batch of the second epoch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if (self.epoch, batch) == (1, 4):
+        if (self.epoch, batch) == (1, self.batch):
             raise KeyboardInterrupt
+
+
+def free(model):
+    return kr.AdversarialTraining(model, kr.attacks.PGD(0.1), kr.objectives.Free(replays=2))
+
+
+def feedback(model):
+    return kr.training.LayerFeedback(model, kr.attacks.PGD(0.1, "l2", steps=2), pool=8)
+
+
+@pytest.mark.parametrize("make", [free, feedback])
+def test_ctrl_c_inside_an_epoch_keeps_what_is_carried(cnn, blobs, tmp_path, make):
+    """Replays of a batch are steps of the optimizer, and the orders are those of a seed."""
+    weights = {}
+    for run in ("whole", "again"):
+        for again in range(1 + (run == "again")):
+            model = cnn()
+            trainer = make(model)
+            trainer.compile(keras.optimizers.Adam(0.01))
+            data = tf.data.Dataset.from_tensor_slices(blobs(40)).shuffle(40, seed=2).batch(8)
+            stop = [Stopping(2)] if run == "again" and not again else []
+            with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+                trainer.fit(data, epochs=3, resume=tmp_path / run, callbacks=stop, verbose=0)
+            if stop:
+                with np.load(tmp_path / run / "state.npz") as state:
+                    meta = json.loads(str(state["meta"]))
+                assert (meta["next"], meta["batches"]) == (1, 3)
+        weights[run] = model.get_weights()
+    for one, other in zip(*weights.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_ctrl_c_after_a_loss_that_is_no_number_keeps_the_state_before(cnn, blobs, tmp_path):
@@ -241,7 +276,7 @@ def test_ctrl_c_after_a_loss_that_is_no_number_keeps_the_state_before(cnn, blobs
     trainer = kr.AdversarialTraining(cnn(), kr.attacks.FGSM(0.1))
     trainer.compile(keras.optimizers.SGD(Late()))
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(data, epochs=2, resume=tmp_path, callbacks=[Stopping()], verbose=0)
+        trainer.fit(data, epochs=2, resume=tmp_path, callbacks=[Stopping(4)], verbose=0)
     assert not np.all([np.isfinite(weight).all() for weight in trainer.model.get_weights()])
     with np.load(tmp_path / "state.npz") as state:
         assert json.loads(str(state["meta"]))["next"] == 1

@@ -78,6 +78,14 @@ def test_replicas_draw_their_own_noise_and_repeat_it(found, name):
     assert np.abs(first[:, 0] - first[:, 1]).max(axis=(1, 2)).min() > 0.01
 
 
+@pytest.mark.parametrize("name", ["Madry", "Free"])
+def test_two_replicas_go_on_with_the_orders_the_noise_and_what_they_carry(found, name):
+    found = found("noise")
+    for what in ("4", "average"):
+        np.testing.assert_array_equal(found[f"{name} again {what}"], found[f"{name} whole {what}"])
+    assert np.abs(found[f"{name} again 4"] - found[f"{name} again 2"]).max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["moving", "mean"])
 def test_the_average_is_the_single_devices(found, name):
     """And so is its validation; taken away, the weights are what they were."""
