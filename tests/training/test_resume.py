@@ -240,7 +240,8 @@ def free(model):
 
 
 def feedback(model):
-    return kr.training.LayerFeedback(model, kr.attacks.PGD(0.1, "l2", steps=2), pool=8)
+    # Layers without a name of their own have others in the next model of a process.
+    return kr.training.LayerFeedback(model, kr.attacks.PGD(0.1, "l2", steps=2), ["input"], pool=8)
 
 
 @pytest.mark.parametrize("make", [free, feedback])
