@@ -108,22 +108,38 @@ def settle(trainer, examples, rows, settings, known: Choice | None = None) -> No
     devices = {device.device_type for device in tf.config.list_logical_devices()}
     auto_jit = trainer.auto_jit and devices == {"CPU"}
     auto_dtype = trainer.attack_dtype == "auto" and takes_half(trainer.model, trainer.objective)
+    # There XLA is taken without a trial, where it can be.
+    on_gpu = trainer.auto_jit and jit and "GPU" in devices
     alone = trainer.distribute_strategy.num_replicas_in_sync == 1
     if trainer.train_function is not None:
         pass
     elif known is not None:
-        jit, dtype = known.jit_compile if auto_jit else jit, known.attack_dtype
-    elif examples is not None and alone and steps_in(rows, **settings) >= LEAST_STEPS:
+        jit, dtype = known.jit_compile if auto_jit or on_gpu else jit, known.attack_dtype
+    elif examples is not None and alone:
         batch, trainer.trials = [part[:rows] for part in examples], []
-        if auto_jit:
+        long = steps_in(rows, **settings) >= LEAST_STEPS
+        if on_gpu and not compiles(trainer.model, *batch):
+            trainer.trials.append(Trial(None, float("nan")))
+            jit = False
+        if auto_jit and long:
             trainer.trials.append(try_xla(trainer.model, *batch))
             jit = trainer.trials[-1].jit_compile
-        if auto_dtype:
+        if auto_dtype and long:
             trainer.trials.append(try_half(trainer.model, *batch, jit))
             dtype = trainer.trials[-1].attack_dtype
         for trial in trainer.trials if settings.get("verbose", 1) else ():
             print(f"{trainer.name}: {trial}", flush=True)
     trainer.jit_compile, trainer.choice = jit, Choice(jit, dtype)
+
+
+def compiles(model, x, y) -> bool:
+    """Whether XLA can compile a forward and backward pass of `model`, arguments as `try_xla`."""
+    one_pass = _pass(model, True, weights=list(model.trainable_variables))
+    try:
+        one_pass(tf.cast(tf.convert_to_tensor(x), tf.float32), check_labels(y))
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return False
+    return True
 
 
 def try_xla(model, x, y) -> Trial:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust import losses
 from keras_robust.training import _choices
 from keras_robust.training._choices import HalfTrial, Trial, steps_in, try_half, try_xla, xla_of
 
@@ -86,6 +87,32 @@ def test_a_long_run_tries_says_and_takes(cnn, data, monkeypatch, capsys):
         run.fit(data, epochs=2, verbose=2)
         assert bool(run.jit_compile) is taken
         assert f"jit_compile={taken}: a pass takes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_on_a_gpu_xla_is_left_out_where_it_cannot_compile(cnn, data, monkeypatch, capsys, can):
+    """A GPU in name only: XLA is the processor's, and has no operation of the host either way."""
+    run = trainer(cnn)
+    gpu = types.SimpleNamespace(device_type="GPU")
+    devices = [*tf.config.list_logical_devices(), gpu]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+    monkeypatch.setattr(_choices, "try_xla", None)
+    if not can:
+        call = losses.cross_entropy
+
+        def of_the_host(labels, logits):
+            return call(labels, tf.ensure_shape(hosted(logits), logits.shape))
+
+        @tf.custom_gradient
+        def hosted(logits):
+            return tf.numpy_function(lambda v: v, [logits], tf.float32), lambda upper: upper
+
+        monkeypatch.setattr(_choices.losses, "cross_entropy", of_the_host)
+    run.jit_compile = True
+    x, y = next(iter(data))
+    _choices.settle(run, (x, y), 8, {"x": data, "verbose": 1})
+    assert run.jit_compile is can and run.choice.jit_compile is can
+    assert ("XLA cannot compile this model" in capsys.readouterr().out) is not can
 
 
 def test_short_runs_and_settled_questions_are_not_tried(cnn, data, monkeypatch):
