@@ -1,5 +1,7 @@
 """BatchNormalization: its statistics for other weights than those trained with, and its speed."""
 
+import itertools
+
 import tensorflow as tf
 
 from keras_robust._keras import keras
@@ -17,27 +19,47 @@ def check_batch_norm(dataset) -> None:
 def measure_batch_norm(model, dataset) -> None:
     """Sets the moving statistics of `model` to their plain mean over the batches of `dataset`.
 
+    A layer that is called several times a batch has its mean over all its calls.
+
     Args:
         model: its other variables are left as they are.
         dataset: `tf.data.Dataset` of inputs, or of `(inputs, ...)`.
     """
-    kind = keras.layers.BatchNormalization
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    norms = [layer for layer in model._flatten_layers() if _is_norm(layer)]
     momenta = [layer.momentum for layer in norms]
     statistics = {id(v) for layer in norms for v in layer.non_trainable_variables}
     # The passes draw random numbers for dropout, and training must not notice.
     others = [v for v in model.non_trainable_variables if id(v) not in statistics]
     kept = [tf.convert_to_tensor(variable) for variable in others]
     try:
-        for number, batch in enumerate(dataset):
-            for layer in norms:
-                layer.momentum = number / (number + 1.0)
+        for layer in norms:
+            layer.call = _averaging(layer)
+        for batch in dataset:
             model(batch[0] if isinstance(batch, tuple) else batch, training=True)
     finally:
         for layer, momentum in zip(norms, momenta):
             layer.momentum = momentum
+            vars(layer).pop("call", None)
         for variable, value in zip(others, kept):
             variable.assign(value)
+
+
+def _is_norm(layer) -> bool:
+    # In tf_keras the synchronized one is no subclass of the other.
+    kind = keras.layers.BatchNormalization
+    return isinstance(layer, kind) or type(layer).__name__ == "SyncBatchNormalization"
+
+
+def _averaging(layer):
+    """The layer's `call`, by which its statistics are the mean over all calls from now on."""
+    call, done = layer.call, itertools.count()
+
+    def averaging(*args, **kwargs):
+        number = next(done)
+        layer.momentum = number / (number + 1.0)
+        return call(*args, **kwargs)
+
+    return averaging
 
 
 def fused_batch_norm(x, layer) -> tf.Tensor:

@@ -1,26 +1,32 @@
 """Checks of what a user hands in: each error names the argument, the value and the fix."""
 
+import collections.abc
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
 
 from keras_robust._keras import check_model, is_model, keras
 
+# How far from 1 a row of probabilities may sum.
+_SUM = 1e-3
+
 
 def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
     """A batch of inputs as float32 `(batch, ...)`; values are looked at when eager.
 
     Raises:
-        TypeError: not a floating-point tensor.
+        TypeError: no array, or not floating point.
         ValueError: no feature axis, an empty batch, NaN or infinite values, or values
             outside `bounds`.
     """
-    x = tf.convert_to_tensor(x)
+    x = as_tensor(x, argument, "an array (batch, ...) of floating-point inputs")
     if not x.dtype.is_floating:
         raise TypeError(
-            f"`{argument}` must be floating point, got dtype {x.dtype.name}. Scale images to "
-            f"[0, 1] first, for instance {argument}.astype('float32') / 255."
+            f"`{argument}` must be floating point, got dtype {x.dtype.name}. Give images as the "
+            "model takes them: astype('float32') / 255 where it takes [0, 1], astype('float32') "
+            "alone where it scales them itself, as with a Rescaling layer."
         )
     if x.shape.rank is not None and x.shape.rank < 2:
         raise ValueError(
@@ -31,6 +37,42 @@ def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
     if tf.executing_eagerly():
         _check_values(x.numpy(), bounds, argument)
     return x
+
+
+def as_tensor(value, argument: str, wanted: str) -> tf.Tensor:
+    """`value` as a tensor; raises `TypeError` where it is none, with what is `wanted` instead."""
+    found, fix, reason = "None" if value is None else type(value).__name__, "", None
+    if isinstance(value, tf.data.Dataset):
+        found = "a tf.data.Dataset"
+        fix = " Put its batches together: x, y = map(np.concatenate, zip(*ds.as_numpy_iterator()))."
+    elif isinstance(value, (str, bytes, os.PathLike)):
+        found, fix = repr(value), " Load what it names first, for instance with np.load."
+    elif callable(value) or isinstance(value, collections.abc.Iterator):
+        found = "a function" if callable(value) else "a generator"
+        fix = " Put what it gives together, with np.stack or np.concatenate."
+    elif value is not None:
+        try:
+            return tf.convert_to_tensor(value)
+        except (TypeError, ValueError) as error:
+            reason = error
+            fix = f" It cannot become one: {str(error).strip()[:200]}"
+    raise TypeError(f"`{argument}` must be {wanted}, got {found}.{fix}") from reason
+
+
+def check_channels_last(x, argument: str = "x") -> None:
+    """Raises `ValueError` for a batch that can only be images with their channels first.
+
+    One row of many columns and channels is an input too, so that grey images must be square.
+    """
+    if x.shape.rank != 4 or None in x.shape[1:]:
+        return
+    first, rows, columns = x.shape[1:]
+    square = rows == columns
+    if min(rows, columns) > 4 and (first == 3 or (first == 1 and square)):
+        raise ValueError(
+            f"`{argument}` has shape {tuple(x.shape)}, which looks channels first. Move the "
+            "channels last: numpy.moveaxis(x, 1, -1)."
+        )
 
 
 def assert_rows(x) -> tf.Tensor:
@@ -52,6 +94,14 @@ def assert_in_bounds(x, bounds) -> None:
         (low >= bounds[0] - 1e-6) & (high <= bounds[1] + 1e-6),
         [f"`x` has values outside bounds={tuple(bounds)}, smallest and largest:", low, high],
     )
+
+
+def assert_logits(logits, argument: str) -> None:
+    """Raises while a graph runs when all `logits` are probabilities; XLA leaves such checks out."""
+    sums = tf.reduce_sum(logits, axis=-1)
+    likely = tf.reduce_all(logits >= 0) & tf.reduce_all(tf.abs(sums - 1.0) <= _SUM)
+    message = _probabilities(argument, "returned probabilities")
+    tf.debugging.Assert(~likely | tf.equal(tf.size(logits), 0), [message])
 
 
 def _check_values(x: np.ndarray, bounds, argument: str) -> None:
@@ -77,10 +127,12 @@ def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tenso
     when eager, one-hot: inside a graph one-hot labels cannot be told from soft ones.
 
     Raises:
-        ValueError: wrong rank, fractional or NaN labels, labels outside `[0, classes)`, or
-            label vectors of another length than `classes`.
+        TypeError: no array, or not of numbers.
+        ValueError: wrong rank, label vectors of another length than `classes`, and, when eager,
+            fractional or NaN labels, labels outside `[0, classes)`, or label vectors with NaN,
+            with numbers below 0 or that do not sum to 1.
     """
-    y = tf.convert_to_tensor(y)
+    y = as_tensor(y, argument, "an array (batch,) of class numbers")
     if not (y.dtype.is_integer or y.dtype.is_floating):
         raise TypeError(
             f"`{argument}` must hold class numbers, got dtype {y.dtype.name}. Number the classes "
@@ -99,19 +151,34 @@ def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tenso
             raise ValueError(
                 f"`{argument}` has {y.shape[-1]} columns, but the model gives {classes} classes."
             )
-        return _as_integers(tf.cast(y, tf.float32))
+        return _as_integers(tf.cast(y, tf.float32), argument)
     if tf.executing_eagerly() and y.shape[0]:
         _check_label_values(y.numpy(), classes, argument)
     return tf.cast(y, tf.int32)
 
 
-def _as_integers(vectors) -> tf.Tensor:
+def _as_integers(vectors, argument: str) -> tf.Tensor:
     """Class numbers when eager `vectors` are all one-hot, else the vectors."""
     if not tf.executing_eagerly():
         return vectors
     values = vectors.numpy()
-    one_hot = np.all((values == 0) | (values == 1)) and np.all(values.sum(-1) == 1)
-    return tf.argmax(vectors, axis=-1, output_type=tf.int32) if one_hot else vectors
+    if is_one_hot(values):
+        return tf.argmax(vectors, axis=-1, output_type=tf.int32)
+    # Written so that NaN is caught too.
+    good = np.all(values >= 0, axis=-1) & (np.abs(values.sum(-1) - 1) <= _SUM)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(
+            f"`{argument}` must hold label vectors of numbers >= 0 that sum to 1, got "
+            f"{values[row, :10].tolist()} in row {row}. Give one-hot or soft labels, or class "
+            "numbers (batch,)."
+        )
+    return vectors
+
+
+def is_one_hot(values: np.ndarray) -> bool:
+    """Whether each row of `(batch, classes)` holds a single 1 and zeros."""
+    return bool(np.all((values == 0) | (values == 1)) and np.all(values.sum(-1) == 1))
 
 
 def _check_label_values(y: np.ndarray, classes: int | None, argument: str) -> None:
@@ -169,7 +236,7 @@ def check_logits(logits, argument: str = "model", scores: bool = True) -> int:
         values = np.asarray(tf.cast(logits, tf.float32))
         if not np.all(np.isfinite(values)):
             raise ValueError(f"`{argument}` returned NaN or infinite logits for the given inputs.")
-        if scores and values.min() >= 0 and np.allclose(values.sum(-1), 1.0, atol=1e-3):
+        if scores and values.min() >= 0 and np.allclose(values.sum(-1), 1.0, atol=_SUM):
             raise ValueError(_probabilities(argument, "returned probabilities"))
     return int(logits.shape[-1])
 

@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 import hashlib
 import re
 import types
@@ -36,13 +37,31 @@ def describe(value, deep=True) -> str:
         # Losses and schedules; Keras 3 numbers their names.
         config = {name: part for name, part in value.get_config().items() if name != "name"}
         return f"{type(value).__name__}({describe(config, deep)})"
+    if isinstance(value, functools.partial):
+        return f"partial({describe([value.func, value.args, value.keywords], deep)})"
+    if deep and isinstance(value, types.MethodType):
+        owner = value.__self__
+        # One of its fields may be the method itself.
+        told = describe(owner, not dataclasses.is_dataclass(owner))
+        return f"method({describe(value.__func__)}, {told})"
     if deep and isinstance(value, types.FunctionType):
         inside = [*map(_content, value.__closure__ or ()), value.__defaults__, value.__kwdefaults__]
-        return f"{value.__qualname__}({_code_hash(value.__code__)}, {describe(inside, False)})"
+        own = f"{_code_hash(value.__code__)}, {describe(inside, False)}"
+        return f"{value.__qualname__}({own}{_wrapped(value)})"
+    if deep and _wrapped(value):
+        return f"{type(value).__qualname__}({_wrapped(value)})"
     if deep and type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
         inside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
         return f"{type(value).__qualname__}({describe(inside, False)})"
     return _ADDRESS.sub("", repr(value))
+
+
+def _wrapped(value) -> str:
+    """The function that a decorator or tf.function was given, described; "" where there is none."""
+    if isinstance(value, type):
+        return ""
+    inner = getattr(value, "python_function", None) or getattr(value, "__wrapped__", None)
+    return f", {describe(inner)}" if callable(inner) and inner is not value else ""
 
 
 def _content(cell):

@@ -13,7 +13,16 @@ import tensorflow as tf
 # TensorFlow's own rule, tensorflow/python/util/lazy_loader.py.
 LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 if LEGACY:
-    import tf_keras as keras
+    try:
+        import tf_keras as keras
+    except ModuleNotFoundError as error:
+        if error.name != "tf_keras":
+            raise
+        raise ImportError(
+            "TF_USE_LEGACY_KERAS=1 asks for tf_keras, which is not installed. Install it, "
+            'pip install "keras-robust[compress]", or leave the variable out (or set it to 0) to '
+            "run Keras 3."
+        ) from error
 else:
     import keras
 
@@ -56,19 +65,20 @@ def require_legacy(feature: str) -> None:
         )
 
 
-def check_model(model, argument: str = "model") -> None:
-    """Raises `TypeError` when `model` is a model of the Keras that does not run here.
+def check_model(model, argument: str = "model", what: str = "model") -> None:
+    """Raises `TypeError` when `model` is an object of the Keras that does not run here.
 
-    A plain callable passes: only Keras models can belong to the wrong Keras.
+    A plain callable passes: only Keras's objects can belong to the wrong Keras. `what` says what
+    it is, such as "loss".
     """
     kind = _kind(model)
     if kind is not None and kind != LEGACY:
         theirs, fix = ("tf_keras", "=1") if kind else ("Keras 3", "=0")
         raise TypeError(
-            f"`{argument}` is a {theirs} model ({type(model).__module__}."
+            f"`{argument}` is a {theirs} {what} ({type(model).__module__}."
             f"{type(model).__name__}), but this process runs {NAME}. Set "
             f"TF_USE_LEGACY_KERAS{fix} before the first import of tensorflow, or build the "
-            f"model with {'tf_keras' if LEGACY else 'Keras 3'}."
+            f"{what} with {'tf_keras' if LEGACY else 'Keras 3'}."
         )
 
 
@@ -185,6 +195,27 @@ def steps_taken(trainer) -> tf.Tensor:
     return tf.cast(tf.convert_to_tensor(optimizer._iterations), tf.int32)
 
 
+def new_optimizer(optimizer):
+    """`optimizer`, made here where it is a name that tf_keras may take for a legacy class's.
+
+    Raises `TypeError` for an object of those: they have not what a step calls. By name tf_keras
+    makes them on Apple's processors.
+    """
+    if not LEGACY:
+        return optimizer
+    if isinstance(optimizer, str):
+        kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items()}
+        kind = kinds.get(optimizer.lower())
+        return kind() if isinstance(kind, type) else optimizer
+    if isinstance(optimizer, keras.optimizers.legacy.Optimizer):
+        raise TypeError(
+            f"`optimizer` is of the legacy class {type(optimizer).__name__} of tf_keras, which "
+            "cannot train here. Use the class of that name outside `legacy`, such as "
+            "keras.optimizers.Adam."
+        )
+    return optimizer
+
+
 def optimizer_variables(optimizer) -> list:
     """All that a run needs to go on with `optimizer`: slots, step, learning rate, loss scale."""
     if not LEGACY:
@@ -208,11 +239,11 @@ def unsaved_randomness(model) -> list[str]:
 
 
 def expects_probabilities(loss) -> bool:
-    """Whether `loss` is a cross-entropy that was not told `from_logits=True`."""
+    """Whether `loss` is a divergence, or a cross-entropy that was not told `from_logits=True`."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     name = getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
-    if "crossentropy" not in name:
+    if "crossentropy" not in name and name != "kldivergence":
         return False
     if isinstance(loss, keras.losses.Loss):
         settings = loss.get_config()

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust._batch_norm import check_batch_norm, fused_batch_norm, measure_batch_norm
-from keras_robust._keras import keras
+from keras_robust._keras import LEGACY, keras
 
 X = np.random.default_rng(0).normal(2.0, 3.0, size=(24, 4)).astype("float32")
 
@@ -77,3 +77,26 @@ def test_fused_is_the_closed_form_with_its_gradients(dtype, channels):
     for ours, expected in zip(found, exact, strict=True):
         ours = tf.cast(ours, "float32")
         np.testing.assert_allclose(ours, expected, atol=rounding * np.abs(expected).max())
+
+
+def test_a_layer_that_is_called_twice_has_its_mean_over_both_calls():
+    shared = keras.layers.BatchNormalization()
+    inputs = keras.Input((4,))
+    once = shared(inputs)
+    model = keras.Model(inputs, [once, shared(keras.layers.Rescaling(2.0, 1.0)(inputs))])
+    measure_batch_norm(model, tf.data.Dataset.from_tensor_slices(X).batch(8))
+    parts = X.reshape(3, 8, 4).astype("float64")
+    both = np.concatenate([parts, 2 * parts + 1])
+    np.testing.assert_allclose(shared.moving_mean, both.mean(1).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(shared.moving_variance, both.var(1).mean(0), rtol=1e-5)
+    assert shared.momentum == 0.99 and "call" not in vars(shared)
+
+
+@pytest.mark.skipif(not LEGACY, reason="a class of tf_keras")
+@pytest.mark.filterwarnings("ignore")
+def test_synchronized_statistics_are_measured_too():
+    layer = keras.layers.experimental.SyncBatchNormalization()
+    model = keras.Sequential([keras.Input((4,)), layer])
+    measure_batch_norm(model, tf.data.Dataset.from_tensor_slices(X).batch(8))
+    np.testing.assert_allclose(layer.moving_mean, X.mean(0), rtol=1e-5)
+    assert layer.momentum == 0.99

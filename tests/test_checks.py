@@ -47,3 +47,71 @@ def test_logits_are_counted():
     assert _checks.check_logits(tf.constant([[1.0, -2.0, 0.5]])) == 3
     with pytest.raises(ValueError, match="returned NaN or infinite logits"):
         _checks.check_logits(tf.constant([[1.0, np.nan]]))
+
+
+@pytest.mark.parametrize(
+    "row", [[0.5, np.nan], [1.5, -0.5], [0.0, 0.0], [0.5, 0.6], [1.0, 1.0], [np.inf, 0.0]]
+)
+def test_label_vectors_are_distributions(row):
+    vectors = np.array([[0.25, 0.75], row], "float32")
+    with pytest.raises(ValueError, match=r"`labels` must hold label vectors .* in row 1\."):
+        _checks.check_labels(vectors, argument="labels")
+    # A graph has no values to look at.
+    assert tf.function(_checks.check_labels)(tf.constant(vectors)).shape == (2, 2)
+
+
+def test_rounding_of_label_vectors_is_forgiven():
+    vectors = np.full((2, 1000), 1e-3, "float16")
+    assert vectors.astype("float64").sum(-1)[0] != 1
+    assert _checks.check_labels(vectors).shape == (2, 1000)
+
+
+def endless():
+    yield np.zeros((1, 2))
+
+
+@pytest.mark.parametrize("check", [_checks.check_images, _checks.check_labels])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"got None\."),
+        (tf.data.Dataset.range(3), "got a tf.data.Dataset. Put its batches together: x, y = "),
+        (endless, "got a function. Put what it gives together"),
+        (endless(), "got a generator. Put what it gives together"),
+        ("images.npy", "got 'images.npy'. Load what it names first"),
+        ([[1.0], [1.0, 2.0]], "got list. It cannot become one: "),
+        ({"x": 1.0}, "got dict. It cannot become one: "),
+    ],
+)
+def test_what_is_no_array_is_named(check, value, message):
+    with pytest.raises(TypeError, match=r"`data` must be an array \(batch.* " + message):
+        check(value, argument="data")
+
+
+def test_bytes_may_be_scaled_by_the_model():
+    with pytest.raises(TypeError, match=r"/ 255 where it takes \[0, 1\].*Rescaling"):
+        _checks.check_images(np.zeros((1, 2), "uint8"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 3, 160, 224), (2, 1, 28, 28)])
+def test_channels_first_are_refused(shape):
+    message = r"has shape \(.*\), which looks channels first. Move .*numpy.moveaxis\(x, 1, -1\)"
+    with pytest.raises(ValueError, match=message):
+        _checks.check_channels_last(tf.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 32, 3), (2, 1, 5, 1), (2, 1, 100, 8), (2, 8, 8, 64), (2, 3, 4), (2, 3, 3, 64)]
+)
+def test_what_may_have_channels_last_passes(shape):
+    _checks.check_channels_last(tf.zeros(shape))
+
+
+def test_probabilities_are_asserted_while_a_graph_runs():
+    check = tf.function(lambda z: _checks.assert_logits(z, "teacher"))
+    check(tf.constant([[0.25, 0.75], [0.5, 0.6]]))
+    check(tf.constant([[0.25, 0.75], [-0.5, 1.5]]))
+    check(tf.constant([[np.nan, 0.75]]))
+    check(tf.zeros((0, 2)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`teacher` returned probabilities"):
+        check(tf.constant([[0.25, 0.75], [0.5, 0.5]]))

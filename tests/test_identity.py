@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -62,3 +65,51 @@ def test_losses_are_described_by_their_settings_and_not_their_names():
     assert describe(loss()) != describe(loss(label_smoothing=0.1))
     assert describe(loss()) != describe(keras.losses.CategoricalHinge())
     assert describe(tf.constant([1.0])) == describe(np.ones(1, np.float32))
+
+
+class Held:
+    def __init__(self, scale):
+        self.scale, self.self_made = scale, self.loss
+
+    def loss(self, x):
+        return self.scale * x
+
+
+@dataclasses.dataclass
+class Frozen:
+    scale: float
+    again: object = None
+
+    def loss(self, x):
+        return self.scale * x
+
+
+def test_functions_are_told_apart_inside_of_what_wraps_them():
+    def wrapped(by, exponent):
+        def loss(x, offset):
+            return x**exponent + offset
+
+        return by(loss)
+
+    def decorated(function):
+        @functools.wraps(function)
+        def inner(*args):
+            return function(*args)
+
+        return inner
+
+    for by in (tf.function, decorated, functools.lru_cache):
+        assert describe(wrapped(by, 1)) == describe(wrapped(by, 1)) != describe(wrapped(by, 2))
+        assert " at 0x" not in describe(wrapped(by, 1))
+    assert describe(tf.function(lambda x: x)) != describe(tf.function(lambda x: x + 1))
+    found = {
+        describe(functools.partial(wrapped(lambda f: f, n), offset=k)) for n in "12" for k in "34"
+    }
+    found |= {describe(functools.partial(wrapped(lambda f: f, 1), 3))}
+    assert len(found) == 5
+    for kind in (Held, Frozen):
+        assert describe(kind(1).loss) == describe(kind(1).loss) != describe(kind(2).loss)
+        assert " at 0x" not in describe(kind(1).loss)
+    looped = Frozen(1)
+    looped.again = looped.loss
+    assert "0x" not in describe(looped.loss)

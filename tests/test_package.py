@@ -134,6 +134,7 @@ def test_importing_leaves_the_environment_alone():
     code = (
         "import os; before = dict(os.environ); import keras_robust as kr; kr.attacks, kr.training; "
         "kr.compress, kr.export, kr.data, kr.evaluate; assert callable(kr.evaluate); "
+        "assert callable(kr.bridge.load); "
         "changed = {k for k in {*before, *os.environ} if before.get(k) != os.environ.get(k)}; "
         "assert 'TF_USE_LEGACY_KERAS' not in changed, changed"
     )

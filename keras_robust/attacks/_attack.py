@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust._checks import (
+    check_channels_last,
     check_images,
     check_labels,
     check_logit_model,
@@ -22,7 +23,13 @@ from keras_robust._fast_passes import fast_passes
 from keras_robust._keras import is_model
 from keras_robust._seed import as_seed
 from keras_robust.attacks._straight_through import StraightThrough
-from keras_robust.attacks._threat import NORMS, check_threat, float32_below, size
+from keras_robust.attacks._threat import (
+    NORMS,
+    check_threat,
+    float32_below,
+    size,
+    warn_of_units,
+)
 
 # "ce" climbs the cross-entropy: the log odds have the same direction and do not round to zero.
 LOSSES = {"ce": losses.log_odds, "margin": losses.margin, "dlr": losses.dlr}
@@ -58,6 +65,8 @@ class Attack(abc.ABC):
     targeted = False
     # Whether it reads more of the logits than which is the largest.
     _needs_scores = True
+    # Whether it moves, or fills windows of, images, so that it must know which axes these are.
+    _channels_last = False
 
     @property
     @abc.abstractmethod
@@ -108,12 +117,15 @@ class Attack(abc.ABC):
             float32, the shape of `x`, at most eps away from it in the attack's norm.
 
         Raises:
-            TypeError: wrong dtype, not a callable, or a model of the other Keras.
-            ValueError: wrong shapes, NaN, values outside the bounds, labels out of range, or
-                a model that gives probabilities.
+            TypeError: no array, wrong dtype, not a callable, or a model of the other Keras.
+            ValueError: wrong shapes, channels first where the attack must know rows and columns,
+                NaN, values outside the bounds, labels out of range, or a model that gives
+                probabilities.
         """
         check_logit_model(model, scores=self._needs_scores)
         x = check_images(x, self.bounds)
+        if self._channels_last:
+            check_channels_last(x)
         y = check_labels(y)
         check_same_length(x, y)
         if not tf.executing_eagerly():
@@ -272,6 +284,8 @@ def within(x, x_adv, norm, eps) -> tf.Tensor:
 def settle(attack, norms=NORMS, optional_eps: bool = False) -> None:
     """Checks an attack's threat model as it is made, and keeps it in plain, hashable numbers.
 
+    Warns of an `eps` that looks like one in the wrong units.
+
     Args:
         attack: has `eps`, `norm` and `bounds`.
         norms: those it can do.
@@ -287,6 +301,7 @@ def settle(attack, norms=NORMS, optional_eps: bool = False) -> None:
             f"{type(attack).__name__} works in the norms {', '.join(map(repr, norms))}, got "
             f"norm={attack.norm!r}."
         )
+    warn_of_units(eps, attack.norm, bounds)
     object.__setattr__(attack, "eps", None if without else eps)
     object.__setattr__(attack, "bounds", bounds)
 

@@ -58,6 +58,10 @@ class AutoAttack(Attack):
             check_finite(self)
 
     @property
+    def _channels_last(self):
+        return self.version == "standard"  # which ends in Square
+
+    @property
     def name(self):
         parts = ["AutoAttack"] + ([self.norm] if self.norm != "linf" else [])
         return " ".join(parts + ([self.version] if self.version != "standard" else []))

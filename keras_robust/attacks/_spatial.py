@@ -50,6 +50,7 @@ class Spatial(Attack):
     eps = None
     norm = "spatial"
     needs_gradient = False
+    _channels_last = True
 
     def __post_init__(self):
         _, bounds = check_threat(0.0, "linf", self.bounds)

@@ -58,6 +58,7 @@ class Square(Attack):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     needs_gradient = False
+    _channels_last = True
 
     def __post_init__(self):
         settle(self)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +31,21 @@ def check_threat(eps, norm, bounds) -> tuple[float, tuple[float, float]]:
     if len(bounds) != 2 or not all(map(_is_number, bounds)) or not bounds[0] < bounds[1]:
         raise ValueError(f"`bounds` must be (low, high) with low < high, got bounds={bounds!r}.")
     return float(eps), (float(bounds[0]), float(bounds[1]))
+
+
+def warn_of_units(eps, norm, bounds) -> None:
+    """Warns of an `eps` that looks like one in steps of 1/255.
+
+    Not at the whole range itself, which is how one asks for no limit, nor at 1, at which attacks
+    are traced: see `Attack.for_eps_one`.
+    """
+    width = bounds[1] - bounds[0]
+    if norm == "linf" and eps > max(width, 1.0):
+        warnings.warn(
+            f"eps={eps:g} is a ball larger than the whole range of images "
+            f"[{bounds[0]:g}, {bounds[1]:g}]: did you mean {eps:g}/255?",
+            stacklevel=5,
+        )
 
 
 def check_finite(attack) -> None:

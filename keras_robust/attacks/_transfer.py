@@ -74,6 +74,10 @@ class Transfer(Attack):
     def searches(self):
         return self.attack.searches
 
+    @property
+    def _channels_last(self):
+        return self.attack._channels_last
+
     def for_eps_one(self):
         return dataclasses.replace(self, attack=self.attack.for_eps_one())
 

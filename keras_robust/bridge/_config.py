@@ -196,6 +196,7 @@ def _object(layer, value: dict, kerases: Kerases, key: str):
         try:
             inner = kerases.source.saving.deserialize_keras_object(value)
             twin = make(target_class(inner, kerases), translate(inner, kerases))
+            twin.trainable = inner.trainable
         except (TypeError, ValueError) as error:
             raise refuse(layer, f"its {key!r} cannot be: {error}") from error
         return kerases.target.saving.serialize_keras_object(twin)

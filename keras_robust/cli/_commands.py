@@ -121,13 +121,17 @@ def evaluate(options) -> Result:
     """Attacks models and files on the test images."""
     if options.report:
         check_writable(options.report / "report.html", "--report")
+    artifacts, attacks = _artifacts(options.artifacts), _attacks(options)
     data = _load(options, training=False)
+    for name, value in artifacts.items():
+        if isinstance(value, pathlib.Path) and value.suffix in (".keras", ".h5"):
+            artifacts[name] = _load_model(value, data)
     x, y = kr.data.arrays(data.test, options.images)
     report = kr.evaluate(
-        _artifacts(options.artifacts),
+        artifacts,
         x,
         y,
-        attacks=_attacks(options),
+        attacks=attacks,
         black_box=not options.no_black_box,
         diagnose=options.diagnose,
         corruptions=options.corruptions,
@@ -153,6 +157,7 @@ def compress(options) -> Result:
         stages += [kr.compress.Cluster(options.cluster)] if options.cluster else []
     stages += [] if options.no_quantize else [kr.compress.Quantize("int8")]
     recipe = kr.compress.Recipe(stages)
+    _check_own_data(options, "it is fine-tuned on them")
     check_writable(options.out / "model.tflite", "--out")
     data = _load(options)
     model = _model(options.model, data, options.seed)
@@ -179,15 +184,21 @@ def compress(options) -> Result:
 
 def export(options) -> Result:
     """Writes one file or SavedModel, checked against the model."""
+    calibrated = options.format in ("int8", "int16x8")
+    if calibrated:
+        _check_own_data(options, f"{options.format} is calibrated on them")
+    foreign = _of_unknown_data(options)
+    if foreign:
+        say("Without --data: no class names are written, and the check is on embedded images.")
     data = _load(options, training=False)
     model = _model(options.model, data, options.seed)
+    class_names = None if foreign else data.class_names
     x, _ = kr.data.arrays(data.test, 500)
     if options.format == "serving":
         exported = kr.export.serving(
-            model, options.out, version=options.version, class_names=data.class_names, check=x
+            model, options.out, version=options.version, class_names=class_names, check=x
         )
     else:
-        calibrated = options.format in ("int8", "int16x8")
         representative = kr.data.arrays(data.train, 500)[0] if calibrated else None
         exported = kr.export.tflite(
             model,
@@ -195,7 +206,7 @@ def export(options) -> Result:
             mode=options.format,
             representative=representative,
             check=x,
-            class_names=data.class_names,
+            class_names=class_names,
         )
     return Result(exported.to_dict(), str(exported))
 
@@ -203,13 +214,27 @@ def export(options) -> Result:
 def _load(options, training=True):
     # Single images where nothing is trained: few images need not fill a batch.
     return kr.data.load(
-        options.data,
+        "embedded" if options.data is None else options.data,
         batch_size=options.batch_size if training else None,
         seed=options.seed,
         data_dir=options.data_dir,
         image_size=options.image_size,
         limit=options.limit,
     )
+
+
+def _of_unknown_data(options) -> bool:
+    """Whether nobody said which images the model is for, as nobody need of a new one."""
+    new = options.model in kr.zoo.names()
+    return options.data is None and not new and pathlib.Path(options.model).exists()
+
+
+def _check_own_data(options, why):
+    if _of_unknown_data(options):
+        raise ValueError(
+            f"--data must say which images --model {options.model!r} is for: {why}. For a model of "
+            "the embedded images say --data embedded."
+        )
 
 
 def _model(name, data, seed):
@@ -222,24 +247,35 @@ def _model(name, data, seed):
             f"--model {name!r} is neither a file nor a built-in model. Built-in: "
             f"{', '.join(kr.zoo.names())}."
         )
-    return _load_model(path)
+    return _load_model(path, data)
 
 
-def _load_model(path):
-    return kr.compress.load(path) if path.suffix == ".h5" else bridge.load(path)
+def _load_model(path, data):
+    """The model in a file; raises `ValueError` where it does not take the images of `data`."""
+    model = kr.compress.load(path) if path.suffix == ".h5" else bridge.load(path)
+    try:
+        wanted = tf.TensorShape(tuple(model.input_shape)[1:])
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return model  # Subclassed, whose shape is not known, or with several inputs.
+    found = data.input_shape
+    # A last axis of one is left out by Keras itself where the model has none.
+    shapes = [found, found[:2]] if found[-1] == 1 else [found]
+    if not any(wanted.is_compatible_with(shape) for shape in shapes):
+        raise ValueError(
+            f"{str(path)!r} takes images of shape {wanted}, but those of --data have {found}. Give "
+            "its own by --data, or their side by --image-size."
+        )
+    return model
 
 
 def _artifacts(arguments) -> dict:
-    """NAME=PATH, PATH or an address to what `kr.evaluate` takes."""
+    """NAME=PATH, PATH or an address to what `kr.evaluate` takes; models are still paths."""
     artifacts = {}
     for argument in arguments:
         name, value = _named(argument)
         if name in artifacts:
             raise ValueError(f"Two artifacts are named {name!r}. Name them: first={value}.")
         artifacts[name] = value
-    for name, value in artifacts.items():
-        if isinstance(value, pathlib.Path) and value.suffix in (".keras", ".h5"):
-            artifacts[name] = _load_model(value)
     return artifacts
 
 

@@ -34,7 +34,7 @@ def run_demo(folder, seed=0, quick=False, say=print):
     Args:
         folder: where `report.json`, `report.html` and the shipped files go.
         seed: int, of everything random.
-        quick: a minute instead of five.
+        quick: fewer images and epochs.
         say: function of a line of progress.
 
     Returns:

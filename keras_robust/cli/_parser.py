@@ -7,7 +7,7 @@ from keras_robust import __version__
 
 _TRAIN = """examples:
   keras-robust train --out robust.keras
-  keras-robust train --data photos/ --model resnet18 --eps 0.0314 --epochs 30 --out robust.keras
+  keras-robust train --data photos/ --model resnet18 --eps 8/255 --epochs 30 --out robust.keras
   keras-robust train --eps 0.1 --epochs 20 --resume runs/1 --out robust.keras
   keras-robust train --workers 2 --resume runs/2 --out robust.keras
 
@@ -21,12 +21,12 @@ _EVALUATE = """examples:
   keras-robust evaluate robust.keras live=http://localhost:8501/v1/models/m --journal run
 """
 _COMPRESS = """examples:
-  keras-robust compress --model robust.keras --out small
-  keras-robust compress --model robust.keras --prune 0.9 --cluster 32 --epochs 4 --out small
+  keras-robust compress --model robust.keras --data embedded --out small
+  keras-robust compress --model photos.keras --data photos/ --prune 0.9 --cluster 32 --out small
 """
 _EXPORT = """examples:
-  keras-robust export --model robust.keras --format int8 --out model.tflite
-  keras-robust export --model robust.keras --format serving --version 3 --out serving/model
+  keras-robust export --model robust.keras --data embedded --format int8 --out model.tflite
+  keras-robust export --model photos.keras --data photos/ --format serving --out serving/model
 """
 
 
@@ -66,7 +66,7 @@ def _demo(parser):
         "--report", type=pathlib.Path, default=pathlib.Path("report"), help="folder"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a minute instead of five: fewer images and epochs"
+        "--quick", action="store_true", help="fewer images and epochs, which proves nothing"
     )
 
 
@@ -123,9 +123,10 @@ def _evaluate(parser):
         "artifacts",
         nargs="+",
         metavar="[NAME=]PATH",
-        help="a .keras file, a SavedModel folder, a .tflite file, or the http address of a model "
-        "behind TensorFlow Serving; the last two have no gradients and are attacked with examples "
-        "made on the others, and by asking them",
+        help="a .keras file, an .h5 file of compress, a .krz file of kr.compress.pack, a "
+        "SavedModel folder, a .tflite file, or the http address of a model behind TensorFlow "
+        "Serving; the last two have no gradients and are attacked with examples made on the "
+        "others, and by asking them",
     )
     _data(parser)
     _attack(parser, steps=20)
@@ -151,7 +152,7 @@ def _evaluate(parser):
 
 
 def _compress(parser):
-    _data(parser)
+    _data(parser, default=None)
     parser.add_argument("--model", required=True, help=_MODEL)
     _attack(parser, steps=5)
     parser.add_argument(
@@ -173,7 +174,7 @@ def _compress(parser):
 
 
 def _export(parser):
-    _data(parser)
+    _data(parser, default=None)
     parser.add_argument("--model", required=True, help=_MODEL)
     parser.add_argument(
         "--format",
@@ -187,12 +188,13 @@ def _export(parser):
 _MODEL = "a .keras file of either Keras, or a built-in: small_cnn, lenet5, resnet18, ..."
 
 
-def _data(parser):
+def _data(parser, default="embedded"):
+    of_a_file = "" if default else ", for a new model; where --model is a file, give its own"
     parser.add_argument(
         "--data",
-        default="embedded",
+        default=default,
         help="embedded (Fashion-MNIST subset), a folder of images by class, an .npz file, or a "
-        "tensorflow-datasets name",
+        f"tensorflow-datasets name (default embedded{of_a_file})",
     )
     parser.add_argument("--data-dir", help="where tensorflow-datasets keeps its data")
     parser.add_argument("--image-size", type=_count, help="side in pixels to resize images to")
@@ -202,17 +204,29 @@ def _data(parser):
 
 def _attack(parser, steps):
     parser.add_argument(
-        "--eps", type=float, default=0.1, help="radius for images in [0, 1] (default 0.1)"
+        "--eps",
+        type=_number,
+        default=0.1,
+        help="radius for images in [0, 1] (default 0.1), such as 8/255",
     )
     parser.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
     parser.add_argument("--steps", type=_count, default=steps, help=f"of PGD (default {steps})")
-    parser.add_argument("--step-size", type=float, help="of PGD (default 2.5 eps / steps)")
+    parser.add_argument("--step-size", type=_number, help="of PGD (default 2.5 eps / steps)")
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _number(text: str) -> float:
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        message = f"must be a number or a fraction, such as 0.1 or 8/255, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _positive(text: str) -> float:

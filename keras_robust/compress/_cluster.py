@@ -14,6 +14,7 @@ from keras_robust.compress._flatten import clone
 from keras_robust.compress._kernels import kernels, lost_zeros
 from keras_robust.compress._stage import (
     Context,
+    check_factored,
     check_precision,
     copy_by_name,
     replace_layers,
@@ -55,7 +56,8 @@ class Cluster:
             without zeros are clustered plainly.
         per_channel: each output channel of a Conv2D has centroids of its own, `clusters` of them:
             nearer to the weights, and a larger codebook in the file. `Quantize` cannot keep them.
-        layers: names, or a function layer -> bool; None for all that TF-MOT clusters.
+        layers: names, or a function layer -> bool; None for all that TF-MOT clusters. A
+            LowRankDense or LowRankConv2D has to be left out.
 
     Raises:
         ValueError, TypeError: an argument out of its range.
@@ -92,6 +94,7 @@ class Cluster:
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers that would be clustered; raises when there is none."""
         check_precision(model, "Cluster")
+        check_factored(model, self.layers, "Cluster", "cluster")
         chosen = select(model, self.layers, _default, _possible, "cluster")
         found = [kernel for kernel in kernels(model).values() if kernel.layer in chosen]
         sizes = {}

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
 from keras_robust._keras import LEGACY, check_model, keras
 from keras_robust._weights import give_weights
+from keras_robust.layers._strip import copy_trainable
 
 
 def check_graph(model, argument: str = "model") -> None:
@@ -85,7 +86,10 @@ def replace(model, make: Callable):
     copy.trainable = model.trainable
     for old in (layer for own in models_in(model) for layer in own.layers):
         for new in rewrite.done.get(id(old), ()):
-            new.trainable = old.trainable
+            if type(new) is type(old) and not isinstance(old, keras.Model):
+                copy_trainable(old, new)
+            else:
+                new.trainable = old.trainable
     return copy
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_robust.compress._graph import calls, names_of, plain_layers
 
-_ATTRIBUTES = ("kernel", "depthwise_kernel", "pointwise_kernel")
+_ATTRIBUTES = ("kernel", "depthwise_kernel", "pointwise_kernel", "kernel_in", "kernel_out")
 
 
 class Kernel(NamedTuple):

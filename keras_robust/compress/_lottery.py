@@ -17,6 +17,7 @@ from keras_robust.compress._masks import (
 )
 from keras_robust.compress._prune_checks import check_choice
 from keras_robust.compress._seeds import seeded
+from keras_robust.compress._stage import check_factored, freeze_layers
 from keras_robust.compress._trainer import Trainers, check_share, check_whole, trainers_for
 
 
@@ -202,6 +203,7 @@ def find_ticket(
         raise ValueError(f"`rewind` must be below iterations={iterations}, got {rewind}.")
     check_logit_model(model)
     check_copied(model)
+    check_factored(model, freeze_layers(layers), "find_ticket", "prune")
     with seeded(seed):
         start = copy_of(model)
     names = list(find_kernels(start, layers))

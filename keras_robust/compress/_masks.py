@@ -13,7 +13,12 @@ import tensorflow as tf
 from keras_robust._keras import check_model, keras
 from keras_robust._weights import give_weights
 from keras_robust.compress._stage import freeze_layers
-from keras_robust.layers import LowRankVirtual
+from keras_robust.layers import (
+    BinaryConv2D,
+    BinaryDense,
+    BinaryDepthwiseConv2D,
+    LowRankVirtual,
+)
 
 KINDS = (
     "Conv1D",
@@ -28,6 +33,7 @@ KINDS = (
 )
 # Training sets their moving averages, also where they have no other weights.
 _STATISTICS = ("BatchNormalization", "SyncBatchNormalization")
+_BINARY = tuple(kind.__name__ for kind in (BinaryConv2D, BinaryDense, BinaryDepthwiseConv2D))
 
 
 class Masked:
@@ -210,9 +216,13 @@ def _from_config(model, config):
 def _reseed(value, seed, initializer=False) -> None:
     if isinstance(value, dict):
         inside = value.get("config")
-        if initializer and isinstance(inside, dict) and "seed" in inside:
-            inside["seed"] = seed()
-            return
+        if isinstance(inside, dict) and "seed" in inside:
+            if initializer:
+                inside["seed"] = seed()
+                return
+            # These draw their start from a seed of their own.
+            if str(value.get("class_name")).rpartition(">")[2] in _BINARY:
+                inside["seed"] = seed()
         for key, item in value.items():
             _reseed(item, seed, str(key).endswith("initializer"))
     elif isinstance(value, (list, tuple)):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_robust._random_state import keep_random_state
 from keras_robust.compress._flatten import clone
 from keras_robust.compress._stage import Context, freeze_layers
 from keras_robust.compress._surgery import without
@@ -84,6 +85,7 @@ class PruneNeurons:
                     f'`threshold` must be "apoz" or a number >= 0, got {self.threshold!r}.'
                 )
 
+    @keep_random_state()
     def apply(self, model, x=None):
         """A smaller copy of `model`, not trained any further and not compiled.
 
@@ -161,8 +163,7 @@ class PruneNeurons:
 
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers that would be shrunk; raises when there is none."""
-        names = (group.names for group in self._groups(Units(model)))
-        return [name for group in names for name in group]
+        return _Names(self._groups(Units(model)))
 
     def wrap(self, model, context: Context):
         """The smaller model, to be trained."""
@@ -177,18 +178,29 @@ class PruneNeurons:
         return clone(wrapped)
 
     def broken(self, before: dict, after: dict, layers: list[str], context) -> list[str]:
-        """A sentence for each layer that was to lose a share of its units and lost none."""
+        """A sentence for each group of layers that was to lose a share of its units and lost none.
+
+        `layers` is what `check` returned.
+        """
+        if self.amount is None:
+            return []
+        # A depthwise kernel has no units of its own.
+        units = {
+            key[0]: (before[key].values.shape[-1], kernel.values.shape[-1])
+            for key, kernel in after.items()
+            if key in before and key[1] != "depthwise_kernel"
+        }
         sentences = []
-        for key, kernel in after.items():
-            # A depthwise kernel has no units of its own.
-            if self.amount is None or key[0] not in layers or key[1] == "depthwise_kernel":
-                continue
-            old, new = before[key].values.shape[-1], kernel.values.shape[-1]
-            if math.floor(self.amount * old + 1e-9) and new == old:
-                sentences.append(f"layer {key[0]!r}: still has all of its {old} units")
+        for names, count in layers.groups:
+            sizes = [units[name] for name in names if name in units]
+            if math.floor(self.amount * count + 1e-9) and all(old == new for old, new in sizes):
+                alone = f"layer {names[0]!r}: still has all of its"
+                tied = f"layers {names}: still have all of their"
+                sentences.append(f"{alone if len(names) == 1 else tied} {count} units")
         return sentences
 
 
+@keep_random_state()
 def remove_dead(model):
     """A copy of `model` without the units that change no output: same outputs, fewer weights.
 
@@ -240,6 +252,14 @@ def spare_last(units: Units, gone: set, worth) -> set:
         if all(unit in gone for unit in ids):
             gone.discard(max(ids, key=lambda unit: worth[unit]))
     return gone
+
+
+class _Names(list):
+    """The names of the layers of some groups, and in `groups` each one's with its units' number."""
+
+    def __init__(self, groups):
+        super().__init__(name for group in groups for name in group.names)
+        self.groups = [(group.names, len(group.units)) for group in groups]
 
 
 @dataclass(frozen=True)

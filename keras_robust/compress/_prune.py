@@ -37,6 +37,7 @@ from keras_robust.compress._prune_checks import (
 from keras_robust.compress._prune_steps import mask_callback, masked_copy, step_callback
 from keras_robust.compress._stage import (
     Context,
+    check_factored,
     copy_by_name,
     replace_layers,
     select,
@@ -73,7 +74,8 @@ class Prune:
         pattern: None, or `(m, n)`: in every group of `n` weights along the input channels
             at least `m` are zero, such as (2, 4), which some hardware runs faster. The masks
             are then chosen once, at the first step, and `sparsity` must be `m / n`.
-        layers: names, or a function layer -> bool; None for every convolution and Dense.
+        layers: names, or a function layer -> bool; None for every convolution and Dense. A
+            LowRankDense or LowRankConv2D has to be left out.
         scope: "layer": each kernel loses its own smallest weights. "global": one threshold
             over all kernels, so that layers which need their weights keep more of them; each
             keeps at least one.
@@ -127,6 +129,7 @@ class Prune:
             self.until.check(context)
         if self._own_masks:
             return list(self.kernels(model))
+        check_factored(model, self.layers, "Prune", "prune")
         return select(model, self.layers, self._default, self._possible, "prune")
 
     def _possible(self, layer) -> bool:
@@ -248,6 +251,7 @@ class Prune:
     def kernels(self, model) -> dict:
         """The variables that `apply` prunes, by layer; of any model, in either Keras."""
         if self.pattern is self.block is None:
+            check_factored(model, self.layers, "Prune", "prune")
             return find_kernels(model, self.layers)
         kinds = ("Dense",) if self.block else ("Dense", "Conv2D")
         if isinstance(self.layers, tuple):

@@ -15,7 +15,7 @@ from keras_robust.compress._magnitude import kept, largest
 from keras_robust.compress._masks import constrain, copy_of, find_kernels, value_of
 from keras_robust.compress._prune_checks import check_fraction
 from keras_robust.compress._seeds import seeded
-from keras_robust.compress._stage import Context
+from keras_robust.compress._stage import Context, check_factored
 from keras_robust.compress._trainer import check_batches, check_share, check_whole, trainers_for
 
 
@@ -68,6 +68,7 @@ class PruneByScores:
 
     def check(self, model, context: Context) -> list[str]:
         """The names of the layers that would be pruned; raises when there is none."""
+        check_factored(model, self.layers, "PruneByScores", "prune")
         return list(find_kernels(model, self.layers))
 
     def wrap(self, model, context: Context):
@@ -145,6 +146,7 @@ class PruneByScores:
         check_whole("epochs", epochs, 1)
         data = train_ds if validation_data is None else validation_data
         make = trainers_for(train_ds, data, fine_tune, optimizer)
+        check_factored(model, self.layers, "PruneByScores", "prune")
         with seeded(seed):
             context = Context(epochs, count_batches(train_ds))
             wrapped = self.wrap(model, context)

@@ -90,7 +90,8 @@ def scratch_baselines(
     Args:
         full: the model before pruning, for its multiply-adds.
         pruned: pruned and fine-tuned; the architecture to train.
-        train_ds, validation_data: `tf.data.Dataset` of (x, y) batches.
+        train_ds, validation_data: `tf.data.Dataset` of (x, y) batches, as for `Recipe.run`: they
+            are read once an epoch, and must end.
         epochs: that the full model was trained for.
         keep_zeros: the architecture is the pattern of zeros of `pruned`: random weights where it
             has weights, and products with zeros are not counted. False where units were removed.
@@ -114,7 +115,7 @@ def scratch_baselines(
             "`pruned` takes as many multiply-adds as `full`. Where pruning set weights to zero "
             "and removed no units, say keep_zeros=True."
         )
-    make = trainers_for(train_ds, validation_data, fine_tune, optimizer)
+    make = trainers_for(train_ds, validation_data, fine_tune, optimizer, pruned)
     with seeded(seed):
         measured = _measure(make(copy_of(pruned)), validation_data)
     rows = [ScratchRow("fine-tuned", 0, measured, pruned)]

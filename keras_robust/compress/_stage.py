@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_robust._keras import keras
 from keras_robust._weights import give_weights
+from keras_robust.layers import LowRankConv2D, LowRankDense
 
 
 class Context(NamedTuple):
@@ -81,6 +82,30 @@ def select(model, layers, default: Callable, possible: Callable, verb: str) -> l
     if not chosen:
         raise ValueError(f"The model has no layer to {verb}. Layers TF-MOT offers: {offered}.")
     return [layer.name for layer in chosen]
+
+
+def factored(model) -> list:
+    """The layers of a model, and of those inside it, whose kernel is a product of two."""
+    kinds = (LowRankConv2D, LowRankDense)
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+
+
+def check_factored(model, layers, what: str, verb: str) -> None:
+    """Raises `ValueError` where `layers`, see `freeze_layers`, takes in what `factored` finds.
+
+    Named ones are refused where names are looked up.
+    """
+    if isinstance(layers, tuple):
+        return
+    found = [own for own in factored(model) if layers is None or layers(own)]
+    if found:
+        kinds = {own.name: type(own).__name__ for own in found}
+        raise ValueError(
+            f"The model has layers {kinds} with weights that {what} cannot {verb}, and would leave "
+            "dense. Replace them (Dense and Conv2D can, also the pairs that kr.compress.Factorize "
+            f"makes of these), or leave them out: layers=lambda layer: layer.name not in "
+            f"{list(kinds)}."
+        )
 
 
 def check_precision(model, what: str) -> None:

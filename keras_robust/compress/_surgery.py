@@ -6,6 +6,7 @@ from keras_robust._keras import keras
 from keras_robust._weights import give_weights
 from keras_robust.compress._surgery_constants import added_to_bias, constants
 from keras_robust.compress._surgery_kinds import SEPARABLE, kind_of
+from keras_robust.layers._strip import copy_trainable
 
 
 def without(units, gone):
@@ -73,7 +74,6 @@ class _Surgery:
                 f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its "
                 f"get_config(). Give it one that returns all its arguments. ({error})"
             ) from error
-        copy.trainable = layer.trainable
         self.copies.append((layer, copy))
         return copy
 
@@ -97,6 +97,7 @@ class _Surgery:
         for layer, copy in self.copies:
             if layer.weights:
                 give_weights(copy, self._weights(layer))
+            copy_trainable(layer, copy)  # All inside is made by now.
 
     def _weights(self, layer) -> list[np.ndarray]:
         weights, use = layer.get_weights(), self.units.uses.get(id(layer))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from keras_robust._keras import keras
-from keras_robust.compress._inputs import loss_for
+from keras_robust.compress._inputs import check_dataset, loss_for
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,24 @@ class Trainers:
         return type(self.optimizer).from_config(self.optimizer.get_config())
 
 
-def trainers_for(train_ds, validation_data, fine_tune, optimizer, **settings) -> Trainers:
+def trainers_for(
+    train_ds, validation_data, fine_tune, optimizer, model=None, **settings
+) -> Trainers:
     """`Trainers` with the loss that fits the labels of checked data.
+
+    Args:
+        model: for data that is read once an epoch: what it must fit, as in `check_dataset`.
 
     Raises:
         TypeError: not a dataset of pairs.
         ValueError: an empty one.
     """
-    first = check_batches(train_ds, "train_ds")
-    check_batches(validation_data, "validation_data")
+    if model is None:
+        first = check_batches(train_ds, "train_ds")
+        check_batches(validation_data, "validation_data")
+    else:
+        _, first = check_dataset(train_ds, model, "train_ds")
+        check_dataset(validation_data, model, "validation_data")
     return Trainers(fine_tune, optimizer, loss_for(first[1]), **settings)
 
 

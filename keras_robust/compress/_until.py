@@ -11,11 +11,13 @@ import tensorflow as tf
 from keras_robust._checks import check_logit_model
 from keras_robust.compress._budget import Budget
 from keras_robust.compress._by_layer import values_of
+from keras_robust.compress._kernels import variables_of
 from keras_robust.compress._logged import check_metric
 from keras_robust.compress._masks import copy_of, find_kernels, put_masks, value_of
 from keras_robust.compress._prune import Prune
 from keras_robust.compress._scores import PruneByScores
 from keras_robust.compress._seeds import seeded
+from keras_robust.compress._stage import factored
 from keras_robust.compress._trainer import check_whole, trainers_for
 
 # Of inputs, to judge units by.
@@ -93,7 +95,8 @@ def prune_until(
 
     Args:
         model: a built Sequential or functional model that returns logits.
-        train_ds, validation_data: `tf.data.Dataset` of (x, y) batches.
+        train_ds, validation_data: `tf.data.Dataset` of (x, y) batches, as for `Recipe.run`: they
+            are read once an epoch, and must end.
         stage: what removes: `Prune(...)`, whose `sparsity` is the most it goes to and whose
             schedule plays no part, or `PruneNeurons(...)` and others with an `apply(model, x)`,
             applied once a round with batches of inputs; default `Prune(0.99)`.
@@ -130,7 +133,9 @@ def prune_until(
     budget = Budget(most_loss, metric, step, epochs)
     check_whole("rounds", rounds, 1)
     check_logit_model(model)
-    make = trainers_for(train_ds, validation_data, fine_tune, optimizer)
+    make = trainers_for(train_ds, validation_data, fine_tune, optimizer, model)
+    if isinstance(stage, Prune):
+        stage.kernels(model)  # Raises where there is none to prune.
     with seeded(seed):
         current = copy_of(model)
         total = _nonzero(current, at_all=True)
@@ -198,7 +203,10 @@ def _pruned(stage, current, at_most, train_ds):
 
 
 def _nonzero(model, at_all=False) -> int:
-    values = [value_of(variable) for variable in find_kernels(model).values()]
+    variables = list(find_kernels(model).values())
+    for layer in factored(model):
+        variables += variables_of(layer).values()
+    values = [value_of(variable) for variable in variables]
     return int(sum(value.size if at_all else np.count_nonzero(value) for value in values))
 
 

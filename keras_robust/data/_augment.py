@@ -27,6 +27,8 @@ def augment(
     a seeded shuffle before it, a run repeats, and goes on after `fit(resume=...)`, to the same
     weights. RandAugment's do not: they repeat in an uninterrupted run only.
 
+    The values are looked at in every batch, as it is made: taking one here would move on a shuffle.
+
     Args:
         dataset: batches `(x, y)` or `(x, y, sample_weight)`: images `(batch, h, w, c)` float in
             [0, 1], labels `(batch,)` or `(batch, 1)` int or `(batch, classes)`.
@@ -36,9 +38,10 @@ def augment(
             https://arxiv.org/abs/1710.09412. One share a batch.
         cutmix: the same for a rectangle of another image, its share that of the area; Yun et
             al. 2019, https://arxiv.org/abs/1905.04899. 1 is the paper's.
-        rand_augment: strength in (0, 1] of two of Keras 3's operations an image; Cubuk et al.
-            2020, https://arxiv.org/abs/1909.13719.
-        classes: of integer labels, needed for `mixup` and `cutmix`.
+        rand_augment: strength in (0, 1] of two operations, by Keras 3's layer; Cubuk et al. 2020,
+            https://arxiv.org/abs/1909.13719. That layer draws the same two for a whole batch, and
+            only how far they go for each image.
+        classes: of integer labels from 0, needed for `mixup` and `cutmix`.
         seed: int.
 
     Returns:
@@ -46,8 +49,10 @@ def augment(
         mixed: give `compile` the loss `CategoricalCrossentropy(from_logits=True)`.
 
     Raises:
-        TypeError: not a dataset.
+        TypeError: not a dataset, or one of images that are not floating point.
         ValueError: a setting out of its range, unbatched data, or sample weights to be mixed.
+        tf.errors.InvalidArgumentError: when a batch is taken, images outside [0, 1] for
+            `rand_augment`, or integer labels outside [0, classes) to be mixed.
 
     >>> x, y = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)), np.arange(6) % 3
     >>> batches = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y)).batch(6)
@@ -61,8 +66,15 @@ def augment(
         layer = keras_3().layers.RandAugment(
             value_range=(0.0, 1.0), num_ops=2, factor=rand_augment, seed=seed
         )
+
+        unit = "images in [0, 1] for `rand_augment`, which clips: scale them, x / 255"
+
+        def augmented(x, *rest):
+            with tf.control_dependencies([_in_range(x, -1e-6, 1 + 1e-6, unit)]):
+                return tf.clip_by_value(layer(x), 0.0, 1.0), *rest
+
         # In order: the layer counts its calls.
-        dataset = dataset.map(lambda x, *rest: (tf.clip_by_value(layer(x), 0.0, 1.0), *rest))
+        dataset = dataset.map(augmented)
 
     def change(batch, draw):
         x, y, *rest = batch
@@ -75,7 +87,10 @@ def augment(
             x = tf.where(heads, tf.reverse(x, [2]), x)
         if mixup or cutmix:
             if _whole_numbers(y):
-                y = tf.one_hot(tf.cast(tf.reshape(y, [-1]), tf.int32), classes)
+                y = tf.cast(tf.reshape(y, [-1]), tf.int32)
+                labels = f"labels from 0 to `classes` - 1 = {classes - 1}"
+                with tf.control_dependencies([_in_range(y, 0, classes - 1, labels)]):
+                    y = tf.one_hot(y, classes)
             y = tf.cast(y, tf.float32)
             if mixup and cutmix:
                 first = uniform([], chosen) < 0.5
@@ -104,7 +119,8 @@ def _shifted(x, most, seed):
 
 def _mixed_up(x, y, alpha, seeds):
     order, share = _partners(x, seeds[0]), _beta(alpha, seeds[1])
-    return tuple(share * each + (1 - share) * tf.gather(each, order) for each in (x, y))
+    shares = [tf.cast(share, each.dtype) for each in (x, y)]
+    return tuple(s * each + (1 - s) * tf.gather(each, order) for s, each in zip(shares, (x, y)))
 
 
 def _cut_and_mixed(x, y, alpha, seeds):
@@ -136,6 +152,13 @@ def _beta(alpha, seed):
     return one / tf.maximum(one + other, 1e-30)
 
 
+def _in_range(values, least, most, wanted):
+    """Operation that fails, naming what is `wanted`, where a value leaves [least, most]."""
+    low, high = tf.reduce_min(values), tf.reduce_max(values)
+    message = f"`dataset` must hold {wanted}. Smallest and largest of a batch:"
+    return tf.debugging.Assert((low >= least) & (high <= most), [message, low, high])
+
+
 def _whole_numbers(y) -> bool:
     """Whether labels are numbers of classes, as a vector or, as Keras's data sets, a column."""
     return y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[-1] == 1)
@@ -153,6 +176,11 @@ def _check(dataset, flip, shift, mixup, cutmix, rand_augment, classes) -> None:
         raise ValueError(
             "`dataset` must hold batches (x, y) of images (batch, height, width, channels), got "
             f"elements {spec}. Batch single images: dataset.batch(128)."
+        )
+    if not spec[0].dtype.is_floating:
+        raise TypeError(
+            f"`dataset` must hold floating point images, got dtype {spec[0].dtype.name}. Scale "
+            "them: dataset.map(lambda x, y: (tf.cast(x, tf.float32) / 255.0, y))."
         )
     if not isinstance(flip, bool):
         raise ValueError(f"`flip` must be True or False, got {flip!r}.")

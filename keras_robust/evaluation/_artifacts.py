@@ -91,8 +91,8 @@ def open_artifact(name: str, value, argument: str) -> Artifact:
 def _open_path(name, path, argument):
     if not path.exists():
         raise ValueError(
-            f"`{argument}` is {str(path)!r}, which does not exist. Give the path of a .tflite file "
-            "or of a SavedModel folder."
+            f"`{argument}` is {str(path)!r}, which does not exist. Give the path of a .tflite or "
+            ".krz file, or of a SavedModel folder."
         )
     if path.is_dir():
         return _open_saved_model(name, _newest_version(path, argument), argument)

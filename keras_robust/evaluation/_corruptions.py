@@ -5,7 +5,7 @@ import collections.abc
 import numpy as np
 
 from keras_robust.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from keras_robust.evaluation._run import batches
+from keras_robust.evaluation._run import batches, predicted
 
 
 def corruption_errors(
@@ -127,8 +127,8 @@ def _errors(artifacts, x, y, corruption, severity, seed, batch_size, say, bounds
         # Filled up to a size that models are traced for already.
         part = part[np.arange(len(rows)) % count]
         for name, artifact in artifacts.items():
-            predicted = artifact.predict(part)[:count].argmax(-1)
-            wrong[name] += int((predicted != y[new]).sum())
+            labels = predicted(artifact.predict(part)[:count])
+            wrong[name] += int((labels != y[new]).sum())
         say.update(f"{corruption} at severity {severity}: {new[-1] + 1}/{len(x)} images")
     return {name: count / len(x) for name, count in wrong.items()}
 

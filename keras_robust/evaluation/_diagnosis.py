@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_robust.attacks._threat import NORMS
+from keras_robust.evaluation._run import predicted
 from keras_robust.evaluation.diagnosis._budget import (
     check_restarts,
     check_single_step,
@@ -68,7 +69,7 @@ def diagnose(
     x, y = np.asarray(x[:images], np.float32), np.asarray(y[:images])
     logits = [artifact.predict(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
     logits = np.concatenate(logits)
-    right = logits.argmax(-1) == y
+    right = predicted(logits) == y
     if not right.any():
         return [finding("clean accuracy", "warning", _NOTHING_RIGHT, {"accuracy": {"clean": 0.0}})]
     classes = logits.shape[-1]

@@ -1,5 +1,7 @@
 """A suite of attacks on a set of artifacts, on the same images, in one report."""
 
+import warnings
+
 from keras_robust._checks import check_labels
 from keras_robust.evaluation import _inputs
 from keras_robust.evaluation._columns import BALL, check_attacks, check_black_box, make_columns
@@ -11,7 +13,12 @@ from keras_robust.evaluation._leaderboard import leaderboard
 from keras_robust.evaluation._measure import environment, sizes_and_latency
 from keras_robust.evaluation._progress import Progress
 from keras_robust.evaluation._report import SCHEMA, Report
-from keras_robust.evaluation._results import artifact_results, make_notes, worst_case
+from keras_robust.evaluation._results import (
+    artifact_results,
+    make_notes,
+    undefined_notes,
+    worst_case,
+)
 from keras_robust.evaluation._run import Trial, predictions, run_column
 from keras_robust.evaluation._sources import plan_sources
 from keras_robust.evaluation._sweep import accuracy_curves, swept_attack
@@ -44,7 +51,8 @@ def evaluate(
     that round also with a gradient that passes straight through. A `.tflite` file and a served
     endpoint have none; they are tried on the examples made for each of their twins, and asked
     directly by attacks without gradients. An image counts as robust only when the artifact
-    classifies it and every one of its adversarial examples correctly.
+    classifies it and every one of its adversarial examples correctly. An image for which logits
+    are NaN is wrong, clean or attacked; a warning and the notes say how many there are.
 
     `worst_case` is over all attacks with a radius (`eps`), image by image. Attacks without one
     stand beside it: noise and spatial attacks with an accuracy of their own, searches for the
@@ -53,8 +61,9 @@ def evaluate(
     Args:
         artifacts: dict name -> Keras model, TensorFlow callable `(batch, ...) -> (batch,
             classes)`, SavedModel folder (or its parent with numbered versions: the newest
-            counts), path of a `.tflite` file, or address of a model behind TensorFlow Serving,
-            "http://host:port/v1/models/NAME". All return logits.
+            counts), path of a `.tflite` file, path of a `.krz` file of `kr.compress.pack`, or
+            address of a model behind TensorFlow Serving, "http://host:port/v1/models/NAME". All
+            return logits.
         x: `(n, ...)` floating point, inside the attacks' bounds.
         y: `(n,)` int labels, or `(n, classes)` one-hot.
         attacks: list of attacks, or dict name -> attack. None: PGD-20 and AutoAttack with linf
@@ -86,8 +95,8 @@ def evaluate(
         `Report`: `.to_dict()`, `.table()`, `.save(folder)`.
 
     Raises:
-        TypeError, ValueError: wrong inputs, before any attack runs; the message names the
-            argument, the value and the fix.
+        TypeError, ValueError: wrong inputs, or NaN logits in the first batch, before any attack
+            runs; the message names the argument, the value and the fix.
 
     >>> import tensorflow as tf
     >>> from keras_robust.attacks import FGSM
@@ -116,6 +125,7 @@ def evaluate(
     columns = make_columns(attacks, classes)
     sources = plan_sources(opened, twins, probe, columns, classes)
     added = make_columns(extra, classes, added=True) if sources.blind else []
+    _inputs.check_layout(x, columns + added)
 
     every = {**sources.twins, **opened}
     labels = {name: predictions(artifact, x, batch_size) for name, artifact in every.items()}
@@ -148,6 +158,9 @@ def evaluate(
         }
         for name, artifact in opened.items()
     }
+    undefined = undefined_notes(clean, runs)
+    for note in undefined:
+        warnings.warn(note, stacklevel=2)
     described = [column.facts() for column in columns + added]
     last = next((run for run in reversed(runs) if run[1].pictured), None)
     data = {
@@ -164,7 +177,7 @@ def evaluate(
         "artifacts": results,
         "leaderboard": leaderboard(results, described, len(x)),
         "sweep": {"attack": swept, "images": min(sweep_images, len(x))} if radii else None,
-        "notes": make_notes(opened, sources, runs, added),
+        "notes": make_notes(opened, sources, runs, added) + undefined,
         "environment": environment(),
         "seed": seed,
         "batch_size": batch_size,

@@ -8,6 +8,7 @@ from keras_robust.evaluation._artifacts import KINDS
 from keras_robust.evaluation._attribution import render_attribution, render_corruptions
 from keras_robust.evaluation._diagnosis import render_diagnosis
 from keras_robust.evaluation._method import render_method
+from keras_robust.evaluation._outcome import UNDEFINED
 from keras_robust.evaluation._plots_canvas import figure_html
 from keras_robust.evaluation._plots_classes import per_class_plot
 from keras_robust.evaluation._plots_distortion import distortion_plot
@@ -230,4 +231,5 @@ def _verdict(names, predicted, truth) -> str:
     right = predicted == truth
     sign = "&#10003;" if right else "&#10007;"
     shade = "right" if right else "wrong"
-    return f'<span class="{shade}">{escape(names[predicted])}&nbsp;{sign}</span>'
+    name = "NaN logits" if predicted == UNDEFINED else names[predicted]
+    return f'<span class="{shade}">{escape(name)}&nbsp;{sign}</span>'

@@ -4,11 +4,20 @@ import collections.abc
 import dataclasses
 import math
 import numbers
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._checks import check_images, check_labels, check_logits, check_same_length
+from keras_robust._checks import (
+    as_tensor,
+    check_channels_last,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_length,
+    is_one_hot,
+)
 from keras_robust.evaluation._artifacts import Artifact, open_artifact
 from keras_robust.evaluation._columns import is_radius
 from keras_robust.evaluation._gradients import look_at_gradients
@@ -29,12 +38,13 @@ def check_data(x, y, attacks) -> tuple[np.ndarray, np.ndarray]:
     checked = check_images(x, None)
     for attack in attacks.values():
         check_images(checked, getattr(attack, "bounds", (0.0, 1.0)))
-    labels = tf.convert_to_tensor(y)
+    labels = as_tensor(y, "y", "an array (n,) of class numbers")
     if labels.dtype == tf.string:
         raise TypeError("`y` holds strings. Give class numbers from 0, and names in `class_names`.")
-    labels = check_labels(labels)
+    soft = labels.shape.rank == 2 and labels.shape[1] != 1 and not is_one_hot(labels.numpy())
+    labels = labels if soft else check_labels(labels)
     check_same_length(checked, labels)
-    if labels.shape.rank == 2:
+    if soft:
         raise ValueError(
             "`y` holds vectors that are not one-hot: what is right cannot be told. Give one class "
             "number for each image."
@@ -42,12 +52,19 @@ def check_data(x, y, attacks) -> tuple[np.ndarray, np.ndarray]:
     return checked.numpy(), labels.numpy()
 
 
+def check_layout(x, columns) -> None:
+    """Raises for images with channels first, where an attack must know rows and columns."""
+    if any(getattr(column.attack, "_channels_last", False) for column in columns):
+        check_channels_last(tf.convert_to_tensor(x))
+
+
 def check_artifacts(artifacts) -> dict[str, Artifact]:
     """Name -> opened artifact, in the order given."""
     if not isinstance(artifacts, collections.abc.Mapping):
         raise TypeError(
-            "`artifacts` must be a dict name -> model, callable, SavedModel folder, .tflite path "
-            f"or URL, got {type(artifacts).__name__}. For a single one give {{'model': model}}."
+            "`artifacts` must be a dict name -> model, callable, SavedModel folder, .tflite or "
+            f".krz path or URL, got {type(artifacts).__name__}. For a single one give "
+            "{'model': model}."
         )
     if not artifacts:
         raise ValueError("`artifacts` is empty. Give at least one, such as {'model': model}.")
@@ -120,9 +137,11 @@ def check_eps_sweep(eps_sweep, attack) -> list[float]:
 def rescaled(attack, eps):
     """`attack` at another radius; a fixed step size keeps its ratio to eps."""
     step = getattr(attack, "step_size", None)
-    if step and attack.eps:
-        return dataclasses.replace(attack, eps=eps, step_size=step * eps / attack.eps)
-    return dataclasses.replace(attack, eps=eps)
+    scaled = {"step_size": step * eps / attack.eps} if step and attack.eps else {}
+    with warnings.catch_warnings():
+        # A curve goes beyond the whole range on purpose.
+        warnings.filterwarnings("ignore", "eps=.*larger than the whole range")
+        return dataclasses.replace(attack, eps=eps, **scaled)
 
 
 def check_class_names(class_names, classes: int) -> list[str]:

@@ -6,6 +6,9 @@ import numpy as np
 
 from keras_robust.evaluation._columns import SEARCH, Column
 
+# In place of a predicted label where logits are NaN: equal to none.
+UNDEFINED = -1
+
 
 @dataclasses.dataclass
 class Outcome:
@@ -25,6 +28,7 @@ class Outcome:
         stage_of: "stage@source" -> stage.
         examples: "stage@source" -> image number -> adversarial example.
         shown: artifact -> "stage@source" -> image number -> predicted label.
+        undefined: artifact -> images that NaN logits broke.
     """
 
     kind: str
@@ -39,6 +43,7 @@ class Outcome:
     stage_of: dict[str, str]
     examples: dict[str, dict[int, np.ndarray]]
     shown: dict[str, dict[str, dict[int, int]]]
+    undefined: dict[str, int]
 
     @classmethod
     def of(cls, column: Column, standing, pictured: int = 0) -> "Outcome":
@@ -56,6 +61,7 @@ class Outcome:
             stage_of={},
             examples={},
             shown={name: {} for name in standing},
+            undefined=dict.fromkeys(standing, 0),
         )
 
     def begin(self, stage, source) -> None:
@@ -83,6 +89,7 @@ class Outcome:
         self.first[name][hit[self.first[name][hit] < 0]] = len(self.labels) - 1
         self.robust[name][hit] = False
         self.broken[name][self.made_on[label]] += len(hit)
+        self.undefined[name] += int((found["labels"][name][fooled] == UNDEFINED).sum())
         if self.kind == SEARCH:
             nearest = np.minimum(self.distance[name][hit], found["distance"][fooled])
             self.distance[name][hit] = nearest

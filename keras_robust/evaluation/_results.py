@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_robust.evaluation._columns import BALL, CONTROL, SEARCH, Column
 from keras_robust.evaluation._intervals import wilson
-from keras_robust.evaluation._outcome import Outcome
+from keras_robust.evaluation._outcome import UNDEFINED, Outcome
 
 # The outcome of every single image is kept up to so many.
 KEPT_IMAGES = 10_000
@@ -125,6 +125,18 @@ def make_notes(opened, sources, runs: list[Run], added: list[Column]) -> list[st
     for name, artifact in opened.items():
         notes += _made_on(name, artifact, sources)
         notes += _asked(name, runs, added) if name in sources.blind else []
+    return notes
+
+
+def undefined_notes(clean, runs: list[Run]) -> list[str]:
+    """Of each artifact with NaN logits, on how many images; `clean` is artifact -> labels."""
+    notes = []
+    for name, labels in clean.items():
+        counts = [(int((labels == UNDEFINED).sum()), "without attack")]
+        counts += [(o.undefined.get(name, 0), f"under {c.name}") for c, o in runs]
+        parts = [f"{n:,} image{'s' * (n != 1)} {when}" for n, when in counts if n]
+        if parts:
+            notes.append(f'"{name}" gave NaN logits for {_and(parts)}: these count as wrong.')
     return notes
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_robust.evaluation._artifacts import Artifact
 from keras_robust.evaluation._columns import SEARCH, Column
 from keras_robust.evaluation._journal import Journal
-from keras_robust.evaluation._outcome import Outcome
+from keras_robust.evaluation._outcome import UNDEFINED, Outcome
 from keras_robust.evaluation._sources import Sources
 
 _ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -100,7 +100,7 @@ def _attack_batch(trial, stage, source, rows, count, index, pictured) -> dict:
     shown = np.flatnonzero(rows[:count] < pictured)
     return {
         "labels": {
-            name: trial.artifacts[name].predict(x_adv).argmax(-1)[:count].astype(np.int32)
+            name: predicted(trial.artifacts[name].predict(x_adv))[:count].astype(np.int32)
             for name in source.targets
         },
         "distance": _distance(x_adv, x, stage.attack.norm)[:count],
@@ -109,11 +109,20 @@ def _attack_batch(trial, stage, source, rows, count, index, pictured) -> dict:
     }
 
 
+def predicted(logits) -> np.ndarray:
+    """`(n,)` int, the class of the largest logit; `UNDEFINED`, no label at all, where one is NaN.
+
+    NaN is the largest number for numpy, and would count as the class that it happens to be at.
+    """
+    logits = np.asarray(logits)
+    return np.where(np.isnan(logits).any(-1), UNDEFINED, logits.argmax(-1))
+
+
 def predictions(artifact: Artifact, x: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predicted labels, `(n,)`."""
+    """Predicted labels, `(n,)`, `UNDEFINED` where logits are NaN."""
     labels = np.empty(len(x), np.int64)
     for rows, count in batches(len(x), batch_size):
-        labels[rows[:count]] = artifact.predict(x[rows]).argmax(-1)[:count]
+        labels[rows[:count]] = predicted(artifact.predict(x[rows]))[:count]
     return labels
 
 

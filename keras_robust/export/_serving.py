@@ -43,7 +43,8 @@ def serving(model, folder, *, version: int = 1, class_names=None, check=None) ->
 
     Raises:
         ExportMismatch: the SavedModel computes something else; nothing is left of it.
-        ValueError, TypeError: an argument that cannot be, or a version that exists.
+        ValueError, TypeError: an argument that cannot be, a model that returns probabilities or
+            NaN for the images to compare on, or a version that exists.
     """
     folder = pathlib.Path(folder)
     target = _target(folder, version)
@@ -60,6 +61,7 @@ def serving(model, folder, *, version: int = 1, class_names=None, check=None) ->
         sizes_ = [32 if n is None else n for n in shape]
         images = np.random.default_rng(0).random((32, *sizes_), dtype=np.float32)
         origin = "random"
+    source = logits_of(model, images)
     with beside(target, folder=True) as temporary:
         with quiet():
             tf.saved_model.save(traced, str(temporary), signatures={SIGNATURE: traced.call})
@@ -70,7 +72,7 @@ def serving(model, folder, *, version: int = 1, class_names=None, check=None) ->
                 for k in range(0, len(images), CHUNK)
             ]
         )
-        numbers = compare(logits_of(model, images), written, "savedmodel", None)
+        numbers = compare(source, written, "savedmodel", None)
         size, gzip_size = sizes(temporary)
     return Exported(target, "savedmodel", size, gzip_size, compared_on=origin, **numbers)
 

@@ -99,6 +99,16 @@ def as_images(value, argument: str, limit: int) -> np.ndarray:
     """
     if isinstance(value, tf.data.Dataset):
         value = _from_dataset(value, argument, limit)
+    elif callable(value):
+        raise TypeError(
+            f"`{argument}` must be images, an array or a tf.data.Dataset, got a function. Give "
+            f"what it yields: np.concatenate([batch[0] for batch in {argument}()])."
+        )
+    elif isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) < np.ndim(value[0]):
+        raise TypeError(
+            f"`{argument}` must be images, an array or a tf.data.Dataset, got a tuple, which "
+            f"looks like (images, labels). Give the images alone: {argument}=x."
+        )
     images = check_images(value, argument=argument).numpy()
     if len(images) > limit:
         images = images[np.linspace(0, len(images) - 1, limit).round().astype(int)]
@@ -127,12 +137,19 @@ def _from_dataset(dataset, argument: str, limit: int) -> np.ndarray:
 
 
 def logits_of(model, images: np.ndarray) -> np.ndarray:
-    """The model's own logits, `(n, classes)` float32, computed eagerly in chunks."""
+    """The model's own logits, `(n, classes)` float32, computed eagerly in chunks.
+
+    Raises:
+        ValueError: they are probabilities, NaN or infinite.
+    """
     parts = [
         tf.cast(model(tf.constant(images[k : k + CHUNK]), training=False), tf.float32).numpy()
         for k in range(0, len(images), CHUNK)
     ]
-    return np.concatenate(parts)
+    logits = np.concatenate(parts)
+    # Not in the trace: there, what a subclassed model ends in shows in no value.
+    check_logits(tf.constant(logits))
+    return logits
 
 
 class Traced(tf.Module):

@@ -87,7 +87,8 @@ def tflite(
 
     Raises:
         ExportMismatch: the file computes something else; nothing is left at `path`.
-        ValueError, TypeError: an argument that cannot be; the converter refuses the model.
+        ValueError, TypeError: an argument that cannot be; a model that returns probabilities or
+            NaN for the images to compare on, or that the converter refuses.
     """
     path = pathlib.Path(path)
     _check_arguments(path, mode, io_dtype, tolerance)
@@ -127,6 +128,7 @@ def tflite(
     images, origin = _images(images, calibration, shape)
     if tolerance is None and half:
         tolerance = max(TOLERANCES[mode], HALF_TOLERANCE)
+    source = logits_of(model, images)
     with beside(path, folder=False) as temporary:
         content = _convert(traced, mode, calibration, io_dtype, float_layers, named)
         meant, unrounded = left_in_float(model) if traced.fake_quantized() else (0, 0)
@@ -137,7 +139,7 @@ def tflite(
         if names is not None:
             _append_labels(temporary, names)
         written = TFLiteModel(temporary)(images)
-        numbers = compare(logits_of(model, images), written, mode, tolerance)
+        numbers = compare(source, written, mode, tolerance)
         left = _flatbuffer.float_ops(temporary.read_bytes()) if mode == "int8" else ()
         size, gzip_size = sizes(temporary)
     heavy = [op for op in left if op.startswith(("CONV", "DEPTHWISE", "FULLY", "BATCH_MATMUL"))]

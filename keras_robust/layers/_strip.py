@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_robust._calls import calls_of, ends_of, input_like, key_of, rebuilt, replaced
 from keras_robust._keras import check_model, keras
+from keras_robust._random_state import keep_random_state
 from keras_robust._weights import give_weights
 from keras_robust.layers._low_rank_virtual import LowRankVirtual
 
@@ -31,7 +32,8 @@ def strip_virtual(model):
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras model, got {type(model).__name__}.")
     strip = _Strip()
-    copy = strip.model(model)
+    with keep_random_state():
+        copy = strip.model(model)
     strip.copy_flags(model, copy)
     return copy
 
@@ -39,6 +41,14 @@ def strip_virtual(model):
 def virtual_layers(model) -> list:
     """The virtual layers in a model or layer, also those inside nested models and wrappers."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, LowRankVirtual)]
+
+
+def copy_trainable(old, new) -> None:
+    """`trainable` of a built layer and of all inside it, for its copy."""
+    pairs = list(zip(old._flatten_layers(), new._flatten_layers(), strict=True))
+    # Those that hold others first, whose flag overwrites theirs.
+    for one, other in sorted(pairs, key=_holds_none):
+        other.trainable = one.trainable
 
 
 class _Strip:
@@ -74,10 +84,7 @@ class _Strip:
             if isinstance(old, keras.Model) and virtual_layers(old):
                 self.copy_flags(old, new)
                 continue
-            pairs = list(zip(old._flatten_layers(), new._flatten_layers(), strict=True))
-            # Those that hold others first.
-            for one, other in sorted(pairs, key=_holds_none):
-                other.trainable = one.trainable
+            copy_trainable(old, new)
 
     def _sequential(self, model):
         kept = [layer for layer in model.layers if not isinstance(layer, LowRankVirtual)]

@@ -31,8 +31,9 @@ def log_odds(labels, logits) -> tf.Tensor:
     hide from the cross-entropy and not from this.
 
     Args:
-        labels: `(batch,)` int; vectors `(batch, classes)` get their cross-entropy, since for
-            soft labels there is no such form.
+        labels: `(batch,)` int, or vectors `(batch, classes)`: one-hot ones, with a 1, count as
+            their class number, soft ones get their cross-entropy, since for these there is no
+            such form.
         logits: `(batch, classes)`.
 
     Returns:
@@ -42,10 +43,13 @@ def log_odds(labels, logits) -> tf.Tensor:
     [0.0]
     """
     labels, logits = _labels(labels), _wide(logits)
-    if labels.shape.rank == 2:
-        return cross_entropy(labels, logits)
     own, mask = _own(labels, logits)
-    return tf.reduce_logsumexp(tf.where(mask, logits.dtype.min, logits), axis=-1) - own
+    odds = tf.reduce_logsumexp(tf.where(mask, logits.dtype.min, logits), axis=-1) - own
+    if labels.shape.rank == 1:
+        return odds
+    # Row by row: in a graph, one-hot labels are still vectors.
+    one_hot = tf.equal(tf.reduce_max(labels, axis=-1), 1)
+    return tf.where(one_hot, odds, cross_entropy(labels, logits))
 
 
 def margin(labels, logits) -> tf.Tensor:

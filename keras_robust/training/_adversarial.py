@@ -16,7 +16,6 @@ from keras_robust._fast_passes import fast_passes
 from keras_robust._folded import folded_batch_norm
 from keras_robust._keras import (
     computing_in,
-    expects_probabilities,
     for_workers,
     gradients_of,
     is_model,
@@ -30,6 +29,7 @@ from keras_robust.attacks import Ascent
 from keras_robust.training._attack_dtype import check_attack_dtype
 from keras_robust.training._carried import carried_for
 from keras_robust.training._choices import settle, xla_of
+from keras_robust.training._compiled import check_loss, settled
 from keras_robust.training._data import batch_rows, check_data, split_labels
 from keras_robust.training._evidence import StopAtNaN, evidence_for
 from keras_robust.training._fused_adam import fused_adam
@@ -83,9 +83,10 @@ class AdversarialTraining(keras.Model):
         **kwargs: `name`, as for any Keras model.
 
     Raises:
-        TypeError: not a Keras model, one of the other Keras, or not an attack.
+        TypeError: not a Keras model, a model, loss or optimizer of the other Keras, a legacy
+            optimizer of tf_keras, or not an attack.
         ValueError: a model that ends in softmax; in `compile`, a loss that expects
-            probabilities; in `fit`, data that does not fit the model and the attack.
+            probabilities; in `fit`, data that does not fit the model, the attack and the loss.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> trainer = kr.AdversarialTraining(model, kr.attacks.PGD(eps=0.1, steps=2))
@@ -166,7 +167,8 @@ class AdversarialTraining(keras.Model):
         Args:
             optimizer: Keras optimizer or its name.
             loss: Keras loss or function of labels and logits. A cross-entropy must be told
-                `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`.
+                `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`, for
+                one-hot labels give `CategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
             jit_compile: whether XLA compiles the step. "auto" does so on a TPU and on one GPU; on
                 one CPU, where XLA is faster for some models and slower for others, a `fit` of at
@@ -176,13 +178,8 @@ class AdversarialTraining(keras.Model):
                 out on GPUs too.
             **kwargs: as for `keras.Model.compile`.
         """
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        if expects_probabilities(loss):
-            raise ValueError(
-                f"`loss`={loss!r} expects probabilities, but the model returns logits. Use for "
-                "instance keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
-            )
+        with self.distribute_strategy.scope():
+            optimizer, loss = settled(optimizer, loss)
         check_reduction(self.accumulate, loss)
         self.auto_jit = jit_compile == "auto"
         jit_compile = xla_of(jit_compile, self.distribute_strategy)
@@ -274,11 +271,14 @@ class AdversarialTraining(keras.Model):
         finally:
             self._in_validation = before
 
-    def _check_data(self, *args, **kwargs):
+    def _check_data(self, bounds, x, y, argument="x", stored=None):
         # The call in it may be the first, which makes the weights.
         scope = contextlib.nullcontext() if self.model.built else self.distribute_strategy.scope()
         with scope:
-            return check_data(self.model, *args, **kwargs)
+            examples = check_data(self.model, bounds, x, y, argument, stored)
+        if examples is not None:
+            check_loss(getattr(self, "loss", None), examples[1], argument)
+        return examples
 
     def _create_variables(self, x, y):
         """Those of optimizer and metrics: a first trace that creates any is thrown away."""

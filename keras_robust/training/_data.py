@@ -8,9 +8,14 @@ from keras_robust.attacks._attack import call_logits
 
 def split_labels(y):
     """`(labels, teachers' logits)` of what a batch holds as y; None where there are no logits."""
-    if isinstance(y, dict) and set(y) == {"labels", "logits"}:
-        return y["labels"], y["logits"]
-    return y, None
+    if not isinstance(y, dict):
+        return y, None
+    if set(y) != {"labels", "logits"}:
+        raise TypeError(
+            f"`y` must be labels in one array, got a dict of {', '.join(map(repr, y))}. A dataset "
+            "of dicts: dataset.map(lambda x, y: (x, y['name']))."
+        )
+    return y["labels"], y["logits"]
 
 
 def check_data(model, bounds, x, y, argument: str = "x", stored: bool | None = None):
@@ -83,9 +88,14 @@ def _first_batch(dataset, argument):
             f"elements {dataset.element_spec}."
         )
     labels, _ = split_labels(dataset.element_spec[1])
-    if labels.shape.rank == 0:
+    if not hasattr(labels, "shape"):
+        raise TypeError(f"`y` must be labels in one tensor, got batches with {labels}.")
+    # A single one-hot label has an axis too: that of the classes, beside the rows of its image.
+    images = getattr(dataset.element_spec[0], "shape", labels.shape)
+    if labels.shape.rank == 0 or not images[:1].is_compatible_with(labels.shape[:1]):
         raise ValueError(
-            f"`{argument}` is a dataset of single examples. Batch it: dataset.batch(128)."
+            f"`{argument}` is a dataset of single examples, got elements of shape {images} and "
+            f"{labels.shape}. Batch it: dataset.batch(128)."
         )
     for batch in dataset.take(1):
         return batch[:2]

@@ -5,7 +5,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_robust._checks import check_images, check_logit_model, check_same_length
+from keras_robust._checks import (
+    check_images,
+    check_logit_model,
+    check_logits,
+    check_same_length,
+)
 from keras_robust._files import beside
 from keras_robust.attacks._attack import call_logits
 
@@ -32,9 +37,9 @@ def teacher_logits(teachers, x, path=None, *, batch_size: int = 256) -> np.ndarr
         `(n, teachers, classes)` float32.
 
     Raises:
-        ValueError: no teacher or no image, a teacher that ends in softmax, teachers of unequal
-            classes, a `path` that does not end in ".npy", or a file there that holds something
-            else.
+        ValueError: no teacher or no image, a teacher that gives probabilities, NaN or infinite
+            logits, teachers of unequal classes, a `path` that does not end in ".npy", or a file
+            there that holds something else.
 
     >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> teacher_logits(teacher, np.zeros((10, 4), "float32")).shape
@@ -124,6 +129,9 @@ def _ask(teachers, x, batch_size) -> np.ndarray:
         for run in runs
     ]
     each = [np.concatenate(parts).astype(np.float32) for parts in answers]
+    for index, answer in enumerate(each):
+        # What a SavedModel or a subclassed model ends in shows in its values alone.
+        check_logits(tf.constant(answer), f"teachers[{index}]")
     if len({answer.shape for answer in each}) > 1:
         raise ValueError(
             "`teachers` must know the same classes, got logits of the shapes "

@@ -239,3 +239,51 @@ def test_models_of_several_outputs_and_labels_in_words_are_refused(cnn):
         attack(lambda x: {"logits": model(x)}, X, Y)
     with pytest.raises(TypeError, match="`y` must hold class numbers, got dtype string"):
         attack(model, X, np.array(["cat", "dog", "cat", "dog"]))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_confident_one_hot_labels_in_a_graph_are_attacked_as_integers_are(jit_compile):
+    """Where the margin is 40, the label's own logit must still count."""
+    weights = tf.constant([[80.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    step = kr.attacks.PGD(0.1, steps=1, step_size=0.1, random_start=False)
+    run = tf.function(lambda x, y: step(lambda x: x @ weights, x, y), jit_compile=jit_compile)
+    x, y = tf.fill((2, 2), 0.5), tf.constant([0, 0])
+    moved = run(x, tf.one_hot(y, 3))
+    np.testing.assert_allclose(moved, [[0.4, 0.4]] * 2, atol=1e-6)
+    np.testing.assert_allclose(moved, run(x, y), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, None, "`y` must be an array .*, got None"),
+        (tf.data.Dataset.from_tensors((X, Y)), Y, "`x` must be .*, got a tf.data.Dataset"),
+        ("x.npy", Y, "`x` must be an array .*, got 'x.npy'"),
+        (iter([X]), Y, "`x` must be an array .*, got a generator"),
+    ],
+)
+def test_what_is_no_array_is_refused_by_name(cnn, x, y, message):
+    with pytest.raises(TypeError, match=message):
+        attack(cnn(), x, y)
+
+
+@pytest.mark.parametrize("row", [[np.nan, 0.5, 0.5], [-0.5, 1.0, 0.5], [0.0] * 3])
+def test_label_vectors_that_are_none_are_refused(cnn, row):
+    with pytest.raises(ValueError, match="`y` must hold label vectors"):
+        attack(cnn(), X, [[0.2, 0.3, 0.5]] * 3 + [row])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        kr.attacks.Spatial(),
+        kr.attacks.Square(0.1),
+        kr.attacks.AutoAttack(0.1),
+        kr.attacks.Transfer(kr.attacks.Square(0.1), lambda x: tf.reduce_mean(x, [2, 3])),
+    ],
+)
+def test_channels_first_are_refused_where_axes_count(images):
+    x = np.full((2, 3, 8, 8), 0.5, "float32")
+    with pytest.raises(ValueError, match="`x` has shape .* looks channels first"):
+        images(lambda x: tf.reduce_mean(x, [2, 3]), x, [0, 1])
+    kr.attacks.FGSM(0.1)(lambda x: tf.reduce_mean(x, [2, 3]), x, [0, 1])

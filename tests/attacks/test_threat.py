@@ -1,5 +1,7 @@
 """The balls: projections and maximisers against independent solutions."""
 
+import warnings
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from keras_robust.attacks import _threat
+from keras_robust.attacks import FGSM, PGD, AutoAttack, Square, _threat
 from keras_robust.attacks._threat import Ball, check_threat
+from keras_robust.evaluation._inputs import rescaled
 
 pytestmark = pytest.mark.once
 
@@ -220,3 +223,22 @@ def test_size_matches_numpy(rng):
 def test_wrong_threats_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         check_threat(**{"eps": 0.1, "norm": "linf", "bounds": (0.0, 1.0)} | settings)
+
+
+@pytest.mark.parametrize("make", [PGD, FGSM, Square, AutoAttack])
+def test_eps_in_other_units_is_warned_of(make):
+    message = r"eps=8 is a ball larger than .* images \[0, 1\]: did you mean 8/255\?"
+    with pytest.warns(UserWarning, match=message) as seen:
+        make(8)
+    assert len(seen) == 1 and seen[0].filename == __file__
+
+
+def test_eps_in_its_units_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PGD(0.0), PGD(8 / 255), PGD(1.0), PGD(8, "l2"), PGD(8, bounds=(0, 255))
+        PGD(8, bounds=(-np.inf, np.inf))
+        narrow = PGD(0.01, step_size=0.001, bounds=(0, 0.1))
+        assert narrow.for_eps_one().eps == 1
+        # What `evaluate` sweeps goes beyond the range on purpose.
+        assert rescaled(PGD(0.6), 1.8).eps == 1.8

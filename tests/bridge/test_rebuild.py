@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from keras_robust import bridge
+from keras_robust.bridge._kerases import both
+from keras_robust.bridge._rebuild import _check_outputs
 
 LAYERS = {
     "dense": lambda k: [k.layers.Dense(4, "relu", kernel_regularizer=k.regularizers.L2(0.1))],
@@ -327,3 +329,68 @@ def test_applications(name, way):
     )
     x = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
     way.check(model, x)
+
+
+def test_what_is_frozen_inside_a_wrapper_stays_so(way):
+    k = way.source
+    inner = k.layers.Dense(4)
+    wrapper = k.layers.TimeDistributed(inner, name="wrapper")
+    model = k.Sequential([k.Input((3, 2)), wrapper, k.layers.Dense(2)])
+    inner.trainable = False
+    twin = way.convert(model)
+    assert twin.get_layer("wrapper").trainable and not twin.get_layer("wrapper").layer.trainable
+    assert len(twin.trainable_weights) == len(model.trainable_weights) == 2
+    wrapper.trainable = False
+    assert len(way.convert(model).trainable_weights) == 2
+
+
+def outputs_checked(way, model, change):
+    """Whether a rebuilt model whose weights are moved by `change` is refused."""
+    kerases = both(to_legacy=way.convert is bridge.from_keras3)
+    twin = way.convert(model)
+    twin.set_weights([w * (1 + change) for w in twin.get_weights()])
+    _check_outputs(model, twin, kerases)
+
+
+def test_the_limit_is_as_coarse_as_the_numbers(way):
+    k = way.source
+
+    def model(policy):
+        return k.Sequential([k.Input((6,)), k.layers.Dense(5, "relu", dtype=policy)])
+
+    outputs_checked(way, model("float32"), 1e-4)
+    with pytest.raises(ValueError, match="returns something else"):
+        outputs_checked(way, model("float32"), 0.01)
+    outputs_checked(way, model("mixed_bfloat16"), 0.01)
+    with pytest.raises(ValueError, match="returns something else"):
+        outputs_checked(way, model("mixed_bfloat16"), 0.1)
+
+
+def test_an_infinite_output_does_not_hide_the_others(way):
+    k = way.source
+    model = k.Sequential([k.Input((6,)), k.layers.Dense(5)])
+    kernel, bias = model.get_weights()
+    bias[0] = np.inf
+    model.set_weights([kernel, bias])
+    outputs_checked(way, model, 0.0)
+    with pytest.raises(ValueError, match="returns something else"):
+        outputs_checked(way, model, 0.1)
+
+
+def test_large_inputs_are_not_made_to_try_it_on(way, monkeypatch):
+    k = way.source
+    pool = k.layers.GlobalAveragePooling2D()
+    model = k.Sequential([k.Input((100_000, 100_000, 3)), pool, k.layers.Dense(2)])
+    assert way.convert(model).output_shape == (None, 2)
+    seen = []
+    small = k.Sequential([k.Input((4,)), k.layers.Dense(2)])
+    random_rows = np.random.default_rng
+
+    class Spy:
+        def random(self, shape, dtype):
+            seen.append(tuple(shape))
+            return random_rows(0).random(shape, dtype=dtype)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Spy())
+    way.convert(small)
+    assert seen == [(1, 4)]

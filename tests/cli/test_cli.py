@@ -219,6 +219,10 @@ def test_file_of_the_other_keras_is_taken(call, archive, tmp_path):
         (["evaluate", "nothing.tflite"], "There is no nothing.tflite"),
         (["evaluate", "a=x.keras", "--attacks", "magic"], "There is no x.keras"),
         (["export", "--model", "bad.keras", "--out", "m.tflite"], "bad.keras"),
+        (
+            ["export", "--model", "bad.keras", "--data", "embedded", "--out", "m.tflite"],
+            "'bad.keras' is no .keras file",
+        ),
     ],
 )
 def test_wrong_input_is_exit_code_2(call, tmp_path, monkeypatch, arguments, message):
@@ -228,6 +232,30 @@ def test_wrong_input_is_exit_code_2(call, tmp_path, monkeypatch, arguments, mess
     assert code == 2 and message in errors and text == ""
     assert "Traceback" not in errors
     assert not (tmp_path / "m.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), ("1e-3", 1e-3), ("-1", -1.0)]
+)
+def test_a_radius_may_be_a_fraction(text, value):
+    given = ["train", "--eps", text, "--step-size", text, "--out", "m.keras"]
+    options = make_parser().parse_args(given)
+    assert options.eps == options.step_size == value
+
+
+@pytest.mark.parametrize("text", ["8/0", "8/", "8/255/2", "eight"])
+def test_what_is_no_radius_is_named(capsys, text):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["train", "--eps", text, "--out", "m.keras"])
+    assert f"a number or a fraction, such as 0.1 or 8/255, got {text!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train", "export"])
+def test_a_model_of_other_images_is_told_of_data(call, small, tmp_path, command):
+    model = [small] if command == "evaluate" else ["--model", small, "--out", tmp_path / "o.keras"]
+    code, text, errors = call(command, *model, "--data", "embedded", "--limit", 300)
+    assert code == 2 and text == ""
+    assert "takes images of shape (6, 6, 1), but those of --data have (28, 28, 1)." in errors
 
 
 def test_served_models_are_named_by_their_address(call, archive, saved):

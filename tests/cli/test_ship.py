@@ -6,7 +6,7 @@ import pytest
 
 import keras_robust as kr
 from keras_robust import compress as kc
-from keras_robust._keras import LEGACY
+from keras_robust._keras import LEGACY, keras
 from keras_robust.attacks import PGD
 
 TFMOT = pytest.mark.skipif(not LEGACY, reason="clusters and int8 need tf_keras")
@@ -82,3 +82,40 @@ def test_a_file_is_of_the_format_asked_for(call, archive, small, tmp_path, mode)
     assert found["class_names"] == list(kr.data.load(archive).class_names)
     kinds = {"float16": "float16", "dynamic": "float32", "int8": "int8", "int16x8": "int8"}
     assert found["weights"][0]["dtype"] == kinds.get(mode, "float32")
+
+
+@pytest.fixture
+def clothes(tmp_path):
+    """A model in a file that happens to take images like the embedded ones."""
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(10))
+    model.save(tmp_path / "clothes.keras")
+    return tmp_path / "clothes.keras"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["compress --binarize --no-quantize", "export --format int8", "export --format int16x8"],
+)
+def test_images_that_go_into_a_file_are_not_guessed(call, clothes, tmp_path, command):
+    out = tmp_path / "out"
+    code, text, errors = call(*command.split(), "--model", clothes, "--out", out)
+    assert code == 2 and text == "" and not out.exists()
+    assert "--data must say which images --model" in errors and "say --data embedded" in errors
+
+
+def test_class_names_that_go_into_a_file_are_not_guessed(call, clothes, tmp_path):
+    for data, names in (([], None), (["--data", "embedded"], kr.data.load().class_names)):
+        file = tmp_path / "clothes.tflite"
+        files = ["--model", clothes, "--out", file, *data, "--limit", 300]
+        code, _, errors = call("export", *files, "--format", "float")
+        assert code == 0 and ("no class names are written" in errors) == (names is None)
+        assert kr.export.describe(file)["class_names"] == (names and list(names))
+
+
+def test_a_new_model_is_for_the_images_of_the_default(call, spied, tmp_path):
+    seen = spied(kr.export, "tflite")
+    call("export", "--model", "lenet5", "--limit", 300, "--out", tmp_path / "m.tflite")
+    (model, _), settings = seen[0]
+    assert model.input_shape == (None, 28, 28, 1) and len(settings["representative"]) == 300
+    assert settings["class_names"] == kr.data.load().class_names

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import Cluster, Quantize, Recipe
 from keras_robust.compress._flatten import flatten
@@ -229,3 +230,17 @@ def test_an_almost_empty_kernel_keeps_its_few_weights(tools):
     wrapped = stage.wrap(model, Context(1, 4))
     stripped = stage.strip(wrapped, model)
     np.testing.assert_array_equal(stripped.get_layer("hidden").get_weights()[0], kernel)
+
+
+def low_rank_model():
+    dense = [keras.layers.Dense(6, name="first"), kr.layers.LowRankDense(6, 2, name="low")]
+    return keras.Sequential([keras.Input((5,)), *dense, keras.layers.Dense(3, name="out")])
+
+
+def test_layers_of_two_factors_are_not_passed_over_in_silence():
+    match = r"layers {'low': 'LowRankDense'} with weights that Cluster cannot cluster"
+    model = flatten(low_rank_model())
+    with pytest.raises(ValueError, match=match):
+        Cluster(4).check(model, CONTEXT)
+    rest = Cluster(4, layers=lambda layer: layer.name != "low")
+    assert rest.check(model, CONTEXT) == ["first", "out"]

@@ -109,3 +109,16 @@ def test_models_without_a_graph_are_refused():
         check_graph(keras.Model(inputs, Own(name="part")(inputs)))
     with pytest.raises(ValueError, match="has no weights yet"):
         check_graph(keras.Sequential([layers.Dense(2)]))
+
+
+def test_what_is_frozen_inside_a_wrapper_stays_so():
+    inner = layers.Dense(4, name="inner")
+    wrapper = layers.TimeDistributed(inner, name="wrapper")
+    attention = layers.MultiHeadAttention(1, 2, name="attention")
+    x = inputs = keras.Input((3, 2))
+    x = wrapper(x)
+    model = keras.Model(inputs, layers.Dense(2)(attention(x, x)))
+    inner.trainable = False
+    copy = replace(model, lambda layer: None)
+    assert copy.get_layer("wrapper").trainable and not copy.get_layer("wrapper").layer.trainable
+    assert len(copy.trainable_weights) == len(model.trainable_weights) == 10

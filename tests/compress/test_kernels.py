@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress._kernels import kernels, lost_zeros, rows
 
@@ -37,3 +38,12 @@ def test_every_kernel_of_a_separable_layer_is_counted():
     built = keras.Sequential([keras.Input((4, 4, 2)), layer])
     sizes = {key: kernel.values.size for key, kernel in kernels(built).items()}
     assert sizes == {("s", "depthwise_kernel"): 8, ("s", "pointwise_kernel"): 6}
+
+
+def test_both_factors_of_a_layer_count():
+    layer = kr.layers.LowRankDense(4, 2, name="low")
+    found = kernels(keras.Sequential([keras.Input((6,)), layer]))
+    assert {key: kernel.values.shape for key, kernel in found.items()} == {
+        ("low", "kernel_in"): (6, 2),
+        ("low", "kernel_out"): (2, 4),
+    }

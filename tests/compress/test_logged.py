@@ -47,7 +47,7 @@ def test_another_trainer_has_others():
         trainer(optimizer=schedule(0.2)),
         trainer(attack),
         trainer(wider),
-        trainer(attack, objective=kr.objectives.TRADES(2.0)),
+        trainer(attack, objective=kr.objectives.ALP(2.0)),
         trainer(attack, seed=1),
     ]
     assert len({json.dumps(described(each)) for each in makes}) == len(makes)

@@ -288,3 +288,10 @@ def test_a_folder_without_rounds_takes_other_settings(tmp_path):
     (tmp_path / "round_000.npz").touch()
     with pytest.raises(ValueError, match="another monitor: 'val_loss', not 'val_acc'"):
         Folder(tmp_path, {"monitor": "val_acc"}, weights)
+
+
+def test_layers_of_two_factors_are_not_passed_over_in_silence():
+    layers = [keras.Input((5,)), kr.layers.LowRankDense(6, 2, name="low"), keras.layers.Dense(3)]
+    data = tf.data.Dataset.from_tensors((np.ones((2, 5), "float32"), np.arange(2)))
+    with pytest.raises(ValueError, match="{'low': 'LowRankDense'} with weights that find_ticket"):
+        find_ticket(keras.Sequential(layers), data, data, iterations=2, every=1, verbose=0)

@@ -165,3 +165,13 @@ def test_float32_masks_under_mixed_precision(blobs):
     kernel = find_kernels(model)["out"]
     assert tf.as_dtype(kernel.dtype) == tf.float32
     np.testing.assert_array_equal(value_of(kernel) != 0, mask)
+
+
+def test_a_fresh_copy_draws_binary_weights_anew():
+    own = [kr.layers.BinaryDense(6, name="a"), kr.layers.BinaryDense(3, name="b")]
+    model = keras.Sequential([keras.Input((5,)), *own])
+    first, same, other = (fresh_copy(model, seed).get_weights() for seed in (1, 1, 2))
+    for place in (0, 2):
+        np.testing.assert_array_equal(first[place], same[place])
+        assert np.abs(first[place] - model.get_weights()[place]).max() > 0.01
+        assert np.abs(first[place] - other[place]).max() > 0.01

@@ -1,12 +1,14 @@
 """Which units `PruneNeurons` takes, what it refuses, and how it runs as a stage."""
 
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
-from keras_robust.compress import PruneNeurons, Recipe, unit_scores
+from keras_robust.compress import PruneNeurons, Recipe, remove_dead, unit_scores
 from keras_robust.compress._kernels import kernels
 from keras_robust.compress._stage import Context
 
@@ -190,3 +192,33 @@ def test_pruned_models_train_adversarially_are_saved_and_exported(blobs, tmp_pat
     np.testing.assert_array_equal(again(x), small(x))
     exported = kr.export.tflite(small, tmp_path / "small.tflite", check=x)
     assert exported.bytes < 5000
+
+
+def test_a_promise_is_to_the_layers_that_are_tied_and_not_to_each():
+    """All that goes may be of one of them."""
+    inputs = keras.Input((4,))
+    parts = [layers.Dense(4, "relu", name=name)(inputs) for name in "ab"]
+    c = layers.Dense(8, "relu", name="c")(inputs)
+    out = layers.Dense(2, name="out")(layers.Add()([layers.Concatenate()(parts), c]))
+    model = keras.Model(inputs, out)
+    # The units of b, and those of c that they are added to, are the smallest.
+    kernel, bias = model.get_layer("b").get_weights()
+    model.get_layer("b").set_weights([kernel / 1000, bias])
+    kernel, bias = model.get_layer("c").get_weights()
+    kernel[:, 4:] /= 1000
+    model.get_layer("c").set_weights([kernel, bias])
+    stage, context = PruneNeurons(0.3, score="l1"), Context(1, 1)
+    chosen = stage.check(model, context)
+    assert sorted(chosen) == ["a", "b", "c"]
+    small = stage.apply(model)
+    assert [small.get_layer(name).units for name in "abc"] == [4, 2, 6]
+    assert stage.broken(kernels(model), kernels(small), chosen, context) == []
+    (told,) = stage.broken(kernels(model), kernels(model), chosen, context)
+    assert told.startswith("layers [") and told.endswith("still have all of their 8 units")
+
+
+@pytest.mark.parametrize("what", [PruneNeurons(0.5, score="l2").apply, remove_dead])
+def test_the_callers_random_numbers_stay(what):
+    model, state = chain(), random.getstate()
+    what(model)
+    assert random.getstate() == state

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust._keras import LEGACY, keras
 from keras_robust.compress import Budget, Cluster, Prune, Recipe
 from keras_robust.compress._flatten import flatten as flatten_legacy
@@ -265,3 +266,27 @@ def test_until_the_budget_is_spent(tools):
 def test_errors(arguments, error, match):
     with pytest.raises(error, match=match):
         Prune(**arguments)
+
+
+def low_rank_model():
+    dense = [keras.layers.Dense(6, name="first"), kr.layers.LowRankDense(6, 2, name="low")]
+    return keras.Sequential([keras.Input((5,)), *dense, keras.layers.Dense(3, name="out")])
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_of_two_factors_are_not_passed_over_in_silence(scope):
+    model = low_rank_model()
+    match = (
+        r"layers {'low': 'LowRankDense'} with weights that Prune cannot prune.*Factorize.*not in"
+    )
+    for chosen in (None, lambda layer: layer.name != "out"):
+        stage = Prune(0.5, scope=scope, layers=chosen)
+        with pytest.raises(ValueError, match=match):
+            stage.check(model, Context(1, 4))
+        with pytest.raises(ValueError, match=match):
+            stage.apply(model)
+    with pytest.raises(ValueError, match="'low'"):
+        Prune(0.5, scope=scope, layers=["low"]).check(model, Context(1, 4))
+    rest = Prune(0.5, scope=scope, layers=lambda layer: layer.name != "low")
+    assert rest.check(model, Context(1, 4)) == ["first", "out"]
+    assert np.mean(rest.apply(model).get_layer("first").kernel == 0) > 0.3

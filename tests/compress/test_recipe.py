@@ -7,12 +7,22 @@ import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust.attacks import FGSM
-from keras_robust.compress import Cluster, Prune, Quantize, Recipe
+from keras_robust.compress import (
+    Cluster,
+    Factorize,
+    Prune,
+    PruneByScores,
+    PruneNeurons,
+    Quantize,
+    Recipe,
+    Separate,
+)
 from keras_robust.training import AdversarialTraining
 
 if not LEGACY:
     pytest.skip("compress needs tf_keras", allow_module_level=True)
 
+RESHAPING = (Separate(), Factorize(rank=2), PruneNeurons(0.5))
 ALL = [Prune(0.75), Cluster(6, init="random"), Quantize("int8")]
 
 
@@ -238,3 +248,26 @@ def test_trainers_that_do_not_train_the_model_are_refused(tools):
 
     with pytest.raises(ValueError, match="`optimizer` is for trainers that are not compiled"):
         recipe.run(tools.model(), tools.dataset(), fine_tune=compiled, optimizer="adam", verbose=0)
+
+
+def test_each_pair_that_is_refused_says_why():
+    again, last = "choose zeros among the zeros of the first", "int8 is the last step"
+    scores, neurons = PruneByScores(0.5), PruneNeurons(0.5)
+    for stages, why in (
+        ([Prune(0.5), scores], again),
+        ([scores, Prune(0.5)], again),
+        ([scores, PruneByScores(0.9)], "PruneByScores twice"),
+        ([Cluster(4), neurons], "would make different values of the shared ones again"),
+        ([Cluster(4), scores], "set clustered weights to zero and train the rest apart"),
+        ([Quantize(), scores], f"{last}; the pruned weights would be float again"),
+        ([Prune(0.5), neurons], "would make weights of the zeros again"),
+        ([scores, neurons], "would make weights of the zeros again"),
+        *(([Quantize(), new], f"{last}; it has no float layers") for new in RESHAPING),
+        *(([Cluster(4), new], "the shared values would be lost") for new in RESHAPING[:2]),
+        *(([scores, new], "the zeros would be lost") for new in RESHAPING[:2]),
+        *(([Prune(0.5), new], "the zeros would be lost") for new in RESHAPING[:2]),
+    ):
+        first, second = (type(stage).__name__ for stage in stages)
+        head = "" if first == second else f"has {second} after {first}: "
+        with pytest.raises(ValueError, match=f"{head}.*{why}"):
+            Recipe(stages)

@@ -210,3 +210,13 @@ def test_an_endless_dataset_is_refused(blobs):
     data = tf.data.Dataset.from_tensor_slices((x.reshape(-1, 36), y)).batch(32).repeat()
     with pytest.raises(ValueError, match="never ends"):
         PruneByScores(0.5).apply(make_model(), data)
+
+
+def test_layers_of_two_factors_are_not_passed_over_in_silence():
+    layers = [keras.Input((5,)), kr.layers.LowRankDense(6, 2, name="low"), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    data = tf.data.Dataset.from_tensors((np.ones((2, 5), "float32"), np.arange(2)))
+    match = "{'low': 'LowRankDense'} with weights that PruneByScores cannot prune"
+    for call in (PruneByScores(0.5).check, PruneByScores(0.5).apply):
+        with pytest.raises(ValueError, match=match):
+            call(model, data)

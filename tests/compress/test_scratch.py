@@ -140,3 +140,15 @@ def test_errors():
         scratch_budget(2, 1, 0)
     with pytest.raises(ValueError, match="`pruned` has multiply-adds > 0, got 0"):
         scratch_budget(2, 0, 1)
+
+
+def test_data_is_looked_at_as_by_a_recipe(data):
+    full, pruned = make_model(8), make_model(4)
+    for train, validation, match in (
+        (data.repeat(), data, "`train_ds` never ends"),
+        (data, data.repeat(), "`validation_data` never ends"),
+        (data.map(lambda x, y: (x[:, :5], y)), data, "`train_ds` gives inputs of shape"),
+        (data, data.map(lambda x, y: (x, y + 7)), "`validation_data labels` must be in"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            scratch_baselines(full, pruned, train, validation, epochs=1)

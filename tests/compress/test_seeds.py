@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_robust._keras import keras
 from keras_robust.compress._seeds import seeded
 
 
@@ -33,3 +34,19 @@ def test_states_are_put_back_also_after_an_error():
             draw()
             raise KeyError
     assert draw() == expected
+
+
+def test_the_generator_of_keras_itself_neither_matters_nor_moves():
+    def kernel():
+        return keras.initializers.GlorotUniform()((3, 3))
+
+    keras.utils.set_random_seed(1)
+    expected = np.asarray(kernel())
+    found = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        with seeded(5):
+            found.append(np.asarray(kernel()))
+        if seed == 1:
+            np.testing.assert_array_equal(kernel(), expected)
+    np.testing.assert_array_equal(*found)

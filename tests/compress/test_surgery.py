@@ -317,3 +317,13 @@ def test_a_reshape_that_is_called_twice(rng):
     }
     silence(units, gone)
     np.testing.assert_allclose(small(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_frozen_inside_a_wrapper_stays_so():
+    inner = layers.Dense(4, name="inner")
+    wrapper = layers.TimeDistributed(inner, name="wrapper")
+    model = keras.Sequential([keras.Input((3, 2)), wrapper, layers.Dense(3), layers.Dense(2)])
+    inner.trainable = False
+    copy = remove_dead(model)
+    assert copy.get_layer("wrapper").trainable and not copy.get_layer("wrapper").layer.trainable
+    assert len(copy.trainable_weights) == len(model.trainable_weights) == 4

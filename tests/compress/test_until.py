@@ -190,3 +190,28 @@ def test_a_model_with_zeros_already_goes_on_to_more(setting):
     assert run.stopped == "sparsity"
     assert [row["round"] for row in run.rounds] == [2, 3]
     assert run.kept == pytest.approx(0.4, abs=0.01)
+
+
+def test_data_is_looked_at_as_by_a_recipe(setting):
+    model, data = setting
+    for train, validation, match in (
+        (data.repeat(), data, "`train_ds` never ends"),
+        (data, data.repeat(), "`validation_data` never ends"),
+        (data.map(lambda x, y: (x[:, :5], y)), data, "`train_ds` gives inputs of shape"),
+        (data, data.map(lambda x, y: (x, y + 7)), "`validation_data labels` must be in"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            prune_until(model, train, validation, verbose=0)
+
+
+def test_layers_of_two_factors_are_seen(setting):
+    _, data = setting
+    low = kr.layers.LowRankDense(8, 4, activation="relu", name="low")
+    layers = [keras.Input((12,)), low, keras.layers.Dense(3, name="out")]
+    model = keras.Sequential(layers)
+    with pytest.raises(ValueError, match="{'low': 'LowRankDense'} with weights that Prune cannot"):
+        prune_until(model, data, data, verbose=0)
+    stage = Prune(0.5, layers=["out"])
+    run = prune_until(model, data, data, stage=stage, most_loss=1.0, rounds=1, step=0.5, verbose=0)
+    # 12 of 24 weights of `out`, all 48 + 32 of the other two.
+    assert run.kept == pytest.approx((104 - 12) / 104)

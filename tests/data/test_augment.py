@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.data import augment
+from keras_robust.data._augment import _in_range
 
 
 @pytest.fixture
@@ -156,3 +157,45 @@ def test_errors(data):
     with pytest.raises(ValueError, match="which mixed images cannot keep"):
         augment(weighted, cutmix=1.0, classes=4)
     assert len(augment(weighted, flip=True).element_spec) == 3
+
+
+@pytest.mark.parametrize("settings", [{"rand_augment": 0.5}, {"mixup": 1.0, "classes": 4}, {}])
+def test_whole_numbers_are_no_images(data, settings):
+    whole = data.map(lambda x, y: (tf.cast(255 * x, tf.uint8), y))
+    with pytest.raises(TypeError, match="floating point images, got dtype uint8. Scale them"):
+        augment(whole, **settings)
+
+
+def test_images_that_rand_augment_would_clip_are_refused(data):
+    scaled = data.map(lambda x, y: (255 * x, y))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"images in \[0, 1\] for `rand"):
+        first(augment(scaled, rand_augment=0.5))
+    first(augment(scaled, flip=True, shift=1))  # Which clip nothing.
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must hold these. Smallest and"):
+            _in_range(tf.constant([0.5, wrong]), 0, 1, "these")
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+@pytest.mark.parametrize("by", [1, -1])
+def test_labels_of_no_class_are_refused(data, mixing, by):
+    shifted = data.map(lambda x, y: (x, y + by))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels from 0 to `classes` - 1 = 3"):
+        first(augment(shifted, classes=4, **{mixing: 1.0}))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_images_keep_their_precision(data, mixing, dtype):
+    mixed = augment(data.map(lambda x, y: (tf.cast(x, dtype), y)), classes=4, **{mixing: 1.0})
+    x, y = first(mixed)
+    assert x.dtype == dtype and y.dtype == "float32"
+
+
+def test_the_operations_of_rand_augment_are_those_of_the_batch():
+    """As the docstring says: the layer draws them for all images at once."""
+    from keras_robust.bridge._kerases import keras_3
+
+    layer = keras_3().layers.RandAugment(value_range=(0.0, 1.0), num_ops=2, seed=0)
+    layer.build((8, 6, 6, 1))
+    assert layer.get_random_transformation(tf.zeros((8, 6, 6, 1)))["layer_idxes"].shape == (2,)

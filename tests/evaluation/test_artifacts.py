@@ -140,3 +140,8 @@ def test_a_packed_file_is_the_model_in_it(cnn, tmp_path):
     (tmp_path / "model.krz").write_bytes(b"no")
     with pytest.raises(ValueError, match="`model`: .* cannot be unpacked"):
         open_artifact("small", tmp_path / "model.krz", "model")
+
+
+def test_packed_files_are_among_what_may_be_given(tmp_path):
+    with pytest.raises(ValueError, match=r"a \.tflite or \.krz file, or of a SavedModel folder"):
+        open_artifact("m", tmp_path / "absent", "m")

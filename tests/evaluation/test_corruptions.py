@@ -132,3 +132,10 @@ def test_inputs_that_are_no_images_are_refused():
     with pytest.raises(ValueError, match="outside bounds.*leave them out with corruptions=None"):
         check_corruptions(x)
     assert check_corruptions(x, ["fog"], bounds=(0, 2)) == ["fog"]
+
+
+def test_nan_logits_are_errors():
+    broken = open_artifact("m", lambda x: np.nan * bright(x), "m")
+    x = np.full((3, 8, 8, 1), 0.5, "float32")
+    found = run({"m": broken}, (x, np.zeros(3, int)), ["contrast"])
+    assert found["m"]["mean_error"] == 1

@@ -182,3 +182,22 @@ def test_counts_take_numpy_integers():
     assert check_count("n", np.int64(3), 1) == 3
     with pytest.raises(ValueError, match="`n` must be an int >= 1, got n=True"):
         check_count("n", True, 1)
+
+
+def test_channels_first_are_refused_before_an_attack_that_moves_them():
+    """Also where it would be added as a black box, for artifacts without gradients only."""
+    x = np.full((4, 3, 8, 8), 0.5, np.float32)
+    whole = {"m": lambda x: model(tf.reduce_mean(x, [2, 3]))}
+    for settings in (
+        {"attacks": [Silent(), Square(0.1)]},
+        {"attacks": [Silent(), AutoAttack(0.1)]},
+    ):
+        with pytest.raises(ValueError, match="looks channels first"):
+            run(whole, x=x, black_box=False, **settings)
+    with pytest.raises(AssertionError, match="the attack ran"):
+        run(whole, x=x)
+
+
+def test_labels_that_are_none_are_refused_by_name():
+    with pytest.raises(TypeError, match="`y` must be an array .*, got None"):
+        run(y=None)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_robust.evaluation import evaluate
-from keras_robust.evaluation._run import batches
+from keras_robust.evaluation._outcome import UNDEFINED
+from keras_robust.evaluation._run import batches, predicted
 
 
 class Bad:
@@ -56,3 +58,34 @@ def test_batches_are_full_and_cover_each_row_once(length, size):
         assert len(rows) == size
         covered += rows[:count].tolist()
     assert covered == list(range(length))
+
+
+def test_nan_is_the_largest_logit_of_no_class():
+    logits = [[0.0, 1.0], [np.nan, 1.0], [2.0, np.nan], [np.inf, 0.0]]
+    assert predicted(logits).tolist() == [1, UNDEFINED, UNDEFINED, 0]
+
+
+def test_images_of_nan_logits_are_wrong_clean_and_attacked(shift):
+    """NaN beyond 0.6 at the second input: after the first batch, which is looked at."""
+    x = np.full((6, 2), 0.3, "float32")
+    x[2:4, 1] = 0.55, 0.65
+    logits = lambda x: tf.stack([x[:, 0], -x[:, 0]], 1)  # noqa: E731
+    broken = lambda x: tf.where(x[:, 1:] > 0.6, np.nan, logits(x))  # noqa: E731
+    message = '"m" gave NaN logits for 1 image without attack and 1 image under shift: these count'
+    with pytest.warns(UserWarning, match=message):
+        report = evaluate(
+            {"m": broken, "good": logits},
+            x,
+            np.zeros(6, int),
+            [shift(0.1, direction=1.0)],
+            batch_size=2,
+            black_box=False,
+            eps_sweep=(),
+            progress=False,
+            latency_runs=1,
+        )
+    found = report.to_dict()["artifacts"]["m"]
+    assert found["clean_accuracy"] == 5 / 6 and found["robust_accuracy"] == {"shift": 4 / 6}
+    assert found["worst_case"] == 4 / 6
+    assert report.to_dict()["artifacts"]["good"]["worst_case"] == 1
+    assert [note for note in report.to_dict()["notes"] if "NaN" in note] == [message + " as wrong."]

@@ -142,3 +142,43 @@ def test_the_model_is_left_alone(model, images, tmp_path):
     assert model.get_config() == config
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+class Soft(keras.Model):
+    """Ends in a softmax that no layer shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(3)
+
+    def call(self, x, training=False):
+        return tf.nn.softmax(self.dense(self.flatten(x)))
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("write", [export.serving, export.tflite])
+def test_probabilities_that_only_values_show_are_refused(write, given, images, tmp_path):
+    model = Soft()
+    model(images[:1])
+    settings = {"check": images} if given or write is export.tflite else {}
+    path = tmp_path / ("m.tflite" if write is export.tflite else "m")
+    if not settings:
+        model.build(images.shape)
+        model = keras.Sequential([keras.Input((8, 8, 1)), model])
+    with pytest.raises(ValueError, match="`model` returned probabilities, but logits are needed"):
+        write(model, path, **settings)
+    assert os.listdir(tmp_path) == []
+
+
+def test_images_that_are_none_are_refused_by_name(model, images, tmp_path):
+    def batches():
+        yield [images]
+
+    for value, message in [
+        (batches, r"`representative` .* got a function. Give .*batch\[0\] for batch"),
+        ((images, np.zeros(len(images))), r"`representative` .* looks like \(images, labels\)"),
+        (batches(), "`representative` must be an array .*, got a generator"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            export.tflite(model, tmp_path / "m.tflite", representative=value)
+    assert os.listdir(tmp_path) == []

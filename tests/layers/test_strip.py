@@ -1,5 +1,7 @@
 """Models without their virtual layers, and files in which nothing of these is left."""
 
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -168,3 +170,9 @@ def test_layers_frozen_inside_nested_models_stay_frozen():
     }  # fmt: skip
     assert len(copy.trainable_weights) == 6
     assert len(model.trainable_weights) == 6
+
+
+def test_the_callers_random_numbers_stay():
+    model, state = functional(), random.getstate()
+    strip_virtual(model)
+    assert random.getstate() == state

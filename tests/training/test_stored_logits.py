@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust._keras import keras
@@ -133,3 +134,11 @@ def test_no_images_and_no_batches_are_refused(cnn, blobs):
         with_logits(x, y, [1.0, 2.0], 2)
     with pytest.raises(ValueError, match="`logits` holds values that are NaN"):
         with_logits(x, y, logits * np.nan, 2)
+
+
+def test_teachers_whose_values_alone_show_probabilities_are_refused(blobs, teachers, tmp_path):
+    x, _ = blobs(12)
+    soft = lambda images: tf.nn.softmax(teachers[0](images))  # noqa: E731
+    with pytest.raises(ValueError, match=r"`teachers\[1\]` returned probabilities"):
+        teacher_logits([teachers[0], soft], x, tmp_path / "logits.npy")
+    assert not list(tmp_path.iterdir())

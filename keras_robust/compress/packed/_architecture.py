@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
+from keras_robust._random_state import keep_random_state
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
 from keras_robust.bridge._trusted import Untrusted, check_trusted, forget_training
@@ -21,6 +22,7 @@ _MOST_BYTES = 1 << 26
 _UNSAVED = 1 << 18  # Bytes that layers keep beside their weights: seeds, states.
 
 
+@keep_random_state()
 def serialize(model) -> bytes:
     """The architecture of `model`; raises `ValueError` naming a layer that cannot be rebuilt."""
     quantized = is_quantized(model)
@@ -80,6 +82,7 @@ def written_by_legacy(content: bytes) -> bool:
     return bool(content[0] & 1)
 
 
+@keep_random_state()
 def rebuild(content: bytes, most: int):
     """The model of the Keras that wrote the architecture, its weights not yet set.
 

@@ -26,10 +26,10 @@ def pack(model, path, *, vectors: str = "float32") -> int:
 
     Each weight is coded bit for bit in the way that is smallest for it: a codebook and
     entropy-coded indices (arithmetic coding in context, asymmetric numeral systems, Huffman's code)
-    where it has few different values (pruned, clustered, binary), else its bytes, entropy-coded. Nothing is rounded: make the weights few with `Prune` and `Cluster`
-    first. The same model gives the same bytes. Of a model that `Quantize` made the kernels are
-    stored as the int8 values that it computes with, not as the floats behind them: the outputs
-    are the same, bit for bit.
+    where it has few different values (pruned, clustered, binary), else its bytes, entropy-coded.
+    Nothing is rounded: make the weights few with `Prune` and `Cluster` first. The same model gives
+    the same bytes. Of a model that `Quantize` made the kernels are stored as the int8 values that
+    it computes with, not as the floats behind them: the outputs are the same, bit for bit.
 
     Args:
         model: a built Sequential or functional model.

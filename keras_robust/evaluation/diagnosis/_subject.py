@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks import PGD, Ascent, Ball, BlackBox, Square
 from keras_robust.attacks._attack import LOSSES, call_logits
 from keras_robust.evaluation._artifacts import KINDS, Artifact
+from keras_robust.evaluation._run import predicted
 from keras_robust.evaluation._sources import any_batch
 from keras_robust.evaluation.diagnosis._finding import LeftOut
 
@@ -138,7 +139,7 @@ class Subject:
 
     def fooled(self, x, rows) -> np.ndarray:
         """Whether the artifact misses the labels of these rows at inputs `x`."""
-        return self.artifact.predict(x).argmax(-1) != self.y[rows]
+        return predicted(self.artifact.predict(x)) != self.y[rows]
 
     def accuracy(self, broken) -> float:
         """Share of all images that are classified right and not `broken`."""

@@ -6,7 +6,7 @@ import typing
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust._checks import check_labels, check_logit_model
+from keras_robust._checks import assert_logits, check_labels, check_logit_model
 from keras_robust.attacks._attack import call_logits
 from keras_robust.losses._distillation import check_ensemble, check_temperature
 from keras_robust.training.objectives._objective import (
@@ -23,7 +23,8 @@ METHODS = ("ard", "rslad", "iad")
 class Distil(Objective):
     """The distillation loss; `kr.Distillation` is the trainer for it.
 
-    The teachers are called in inference mode and always see the clean inputs (for "iad" the
+    A teacher that returns probabilities stops training at the first step, unless XLA compiles
+    it. The teachers are called in inference mode and always see the clean inputs (for "iad" the
     adversarial ones too). Without an attack it is Hinton et al. 2015,
     https://arxiv.org/abs/1503.02531, on clean inputs. With one:
 
@@ -129,6 +130,9 @@ class Distil(Objective):
             logits = tf.unstack(step.teacher_logits, axis=1)
         else:
             logits = [tf.stop_gradient(call_logits(teacher, x)) for teacher in self.teachers]
+        for index, each in enumerate(logits):
+            # What a SavedModel or a subclassed model ends in shows in its values alone.
+            assert_logits(each, f"teachers[{index}]")
         return losses.ensemble_logits(logits, self.temperature, self.mean, self.weights)
 
     def _soft(self, wanted, logits):

@@ -1,6 +1,7 @@
 """The report's numbers against what can be counted directly."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -75,3 +76,12 @@ def test_a_model_without_weights():
     report = kr.compress.size_report(model)
     assert report.total["parameters"] == report.total["dense"] == 0
     assert "all weights" in str(report)
+
+
+def test_the_callers_random_numbers_stay(model, tmp_path):
+    state = random.getstate()
+    kr.compress.size_report(model)
+    kr.compress.pack(model, tmp_path / "m.krz")
+    kr.compress.size_report(tmp_path / "m.krz")
+    kr.compress.unpack(tmp_path / "m.krz")
+    assert random.getstate() == state

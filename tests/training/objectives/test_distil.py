@@ -101,3 +101,16 @@ def test_attack_of_the_others_is_the_trainers(net, batch, step_for, teacher):
     for form, expected in (("ard", step.attacked(x, y)), ("iad", step.attacked(x, y))):
         np.testing.assert_array_equal(make([teacher], form).perturb(step, x, y), expected)
     np.testing.assert_array_equal(make([teacher], "no attack").perturb(step, x, y), x)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_probabilities_of_teachers_are_no_logits(net, batch, step_for, teacher, stored):
+    """What a SavedModel, a subclassed model or a callable ends in shows in its values alone."""
+    x, x_adv, y, weight = batch
+    soft = lambda x: tf.nn.softmax(call_logits(teacher, x))  # noqa: E731
+    taught = tf.stack([call_logits(teacher, x), soft(x)], axis=1)
+    objective = make("stored" if stored else [teacher, soft], "no attack")
+    step = step_for(net, teacher_logits=taught)
+    run = tf.function(lambda: objective.minimise(step, x, x, y, weight).loss)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`teachers\[1\]` returned proba"):
+        run()
