@@ -9,8 +9,11 @@ import tensorflow as tf
 
 from keras_robust._keras import check_model, is_model, keras
 
-# How far from 1 a row of probabilities may sum.
-_SUM = 1e-3
+# How far from 1 a row of probabilities may sum, and one of soft labels, which are rounded at will:
+# no labels, or several, are off by 1.
+_SUM, _SHARES = 1e-3, 0.05
+# The fewest rows of a batch that are judged while a graph runs.
+_ROWS = 8
 
 
 def check_images(x, bounds=None, argument: str = "x") -> tf.Tensor:
@@ -71,7 +74,8 @@ def check_channels_last(x, argument: str = "x") -> None:
     if min(rows, columns) > 4 and (first == 3 or (first == 1 and square)):
         raise ValueError(
             f"`{argument}` has shape {tuple(x.shape)}, which looks channels first. Move the "
-            "channels last: numpy.moveaxis(x, 1, -1)."
+            "channels last: numpy.moveaxis(x, 1, -1). A model that takes them first goes into "
+            "lambda x: model(tf.transpose(x, [0, 3, 1, 2]))."
         )
 
 
@@ -97,11 +101,14 @@ def assert_in_bounds(x, bounds) -> None:
 
 
 def assert_logits(logits, argument: str) -> None:
-    """Raises while a graph runs when all `logits` are probabilities; XLA leaves such checks out."""
+    """Raises while a graph runs when all `logits` are probabilities; XLA leaves such checks out.
+
+    Of a few rows logits may look so by chance.
+    """
     sums = tf.reduce_sum(logits, axis=-1)
     likely = tf.reduce_all(logits >= 0) & tf.reduce_all(tf.abs(sums - 1.0) <= _SUM)
     message = _probabilities(argument, "returned probabilities")
-    tf.debugging.Assert(~likely | tf.equal(tf.size(logits), 0), [message])
+    tf.debugging.Assert(~likely | (tf.shape(logits)[0] < _ROWS), [message])
 
 
 def _check_values(x: np.ndarray, bounds, argument: str) -> None:
@@ -120,17 +127,20 @@ def _check_values(x: np.ndarray, bounds, argument: str) -> None:
         )
 
 
-def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tensor:
+def check_labels(
+    y, classes: int | None = None, argument: str = "y", *, shares: bool = True
+) -> tf.Tensor:
     """Labels as int32 `(batch,)`, or float32 `(batch, classes)` when they are soft.
 
     Integer labels may come as `(batch,)` or `(batch, 1)`, in any integer or float dtype, and,
-    when eager, one-hot: inside a graph one-hot labels cannot be told from soft ones.
+    when eager, one-hot: inside a graph one-hot labels cannot be told from soft ones. Without
+    `shares` label vectors need not be the classes' shares: a loss of one's own reads them.
 
     Raises:
         TypeError: no array, or not of numbers.
         ValueError: wrong rank, label vectors of another length than `classes`, and, when eager,
             fractional or NaN labels, labels outside `[0, classes)`, or label vectors with NaN,
-            with numbers below 0 or that do not sum to 1.
+            with numbers below 0 or that do not sum to 1 where they are `shares`.
     """
     y = as_tensor(y, argument, "an array (batch,) of class numbers")
     if not (y.dtype.is_integer or y.dtype.is_floating):
@@ -151,13 +161,13 @@ def check_labels(y, classes: int | None = None, argument: str = "y") -> tf.Tenso
             raise ValueError(
                 f"`{argument}` has {y.shape[-1]} columns, but the model gives {classes} classes."
             )
-        return _as_integers(tf.cast(y, tf.float32), argument)
+        return _as_integers(tf.cast(y, tf.float32), argument, shares)
     if tf.executing_eagerly() and y.shape[0]:
         _check_label_values(y.numpy(), classes, argument)
     return tf.cast(y, tf.int32)
 
 
-def _as_integers(vectors, argument: str) -> tf.Tensor:
+def _as_integers(vectors, argument: str, shares: bool) -> tf.Tensor:
     """Class numbers when eager `vectors` are all one-hot, else the vectors."""
     if not tf.executing_eagerly():
         return vectors
@@ -165,11 +175,14 @@ def _as_integers(vectors, argument: str) -> tf.Tensor:
     if is_one_hot(values):
         return tf.argmax(vectors, axis=-1, output_type=tf.int32)
     # Written so that NaN is caught too.
-    good = np.all(values >= 0, axis=-1) & (np.abs(values.sum(-1) - 1) <= _SUM)
+    good, wanted = np.all(np.isfinite(values), axis=-1), "finite numbers"
+    if shares:
+        good &= np.all(values >= 0, axis=-1) & (np.abs(values.sum(-1) - 1) <= _SHARES)
+        wanted = "numbers >= 0 that sum to 1"
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(
-            f"`{argument}` must hold label vectors of numbers >= 0 that sum to 1, got "
+            f"`{argument}` must hold label vectors of {wanted}, got "
             f"{values[row, :10].tolist()} in row {row}. Give one-hot or soft labels, or class "
             "numbers (batch,)."
         )

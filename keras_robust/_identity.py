@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import functools
 import hashlib
+import inspect
 import re
 import types
 
@@ -60,7 +61,10 @@ def _wrapped(value) -> str:
     """The function that a decorator or tf.function was given, described; "" where there is none."""
     if isinstance(value, type):
         return ""
-    inner = getattr(value, "python_function", None) or getattr(value, "__wrapped__", None)
+    # Looked up without calling: some objects answer to any name.
+    names = ("python_function", "__wrapped__")
+    name = next((n for n in names if inspect.getattr_static(value, n, None) is not None), None)
+    inner = None if name is None else getattr(value, name)
     return f", {describe(inner)}" if callable(inner) and inner is not value else ""
 
 

@@ -109,9 +109,11 @@ def test_what_may_have_channels_last_passes(shape):
 
 def test_probabilities_are_asserted_while_a_graph_runs():
     check = tf.function(lambda z: _checks.assert_logits(z, "teacher"))
-    check(tf.constant([[0.25, 0.75], [0.5, 0.6]]))
-    check(tf.constant([[0.25, 0.75], [-0.5, 1.5]]))
-    check(tf.constant([[np.nan, 0.75]]))
+    sure = [[0.25, 0.75]] * 7
+    check(tf.constant([*sure, [0.5, 0.6]]))
+    check(tf.constant([*sure, [-0.5, 1.5]]))
+    check(tf.constant([*sure, [np.nan, 0.75]]))
+    check(tf.constant(sure))  # Too few to tell.
     check(tf.zeros((0, 2)))
     with pytest.raises(tf.errors.InvalidArgumentError, match="`teacher` returned probabilities"):
-        check(tf.constant([[0.25, 0.75], [0.5, 0.5]]))
+        check(tf.constant([*sure, [0.5, 0.5]]))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import tensorflow as tf
 
@@ -76,6 +77,11 @@ class AutoAttack(Attack):
         Args:
             classes: logits of the model, at least 2.
         """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Of an eps that was warned of before.
+            return self._stages(classes)
+
+    def _stages(self, classes):
         threat = {"eps": self.eps, "norm": self.norm, "bounds": self.bounds}
         if self.version == "rand":
             loss, name = ("dlr", "APGD-DLR") if classes >= 3 else ("margin", "APGD-MARGIN")

@@ -196,7 +196,8 @@ def _object(layer, value: dict, kerases: Kerases, key: str):
         try:
             inner = kerases.source.saving.deserialize_keras_object(value)
             twin = make(target_class(inner, kerases), translate(inner, kerases))
-            twin.trainable = inner.trainable
+            if not inner.trainable:  # True would thaw what is frozen further inside.
+                twin.trainable = False
         except (TypeError, ValueError) as error:
             raise refuse(layer, f"its {key!r} cannot be: {error}") from error
         return kerases.target.saving.serialize_keras_object(twin)

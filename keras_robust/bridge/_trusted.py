@@ -3,11 +3,11 @@
 import sys
 
 # Where Keras keeps what a model is made of.
-_PARTS = ("layers", "initializers", "regularizers", "constraints", "models", "quantizers")
+_PARTS = ("layers", "initializers", "regularizers", "constraints", "models", "quantizers", "random")
 _POLICIES = ("dtype_policies", "mixed_precision")
 # Bases of what may be made. All of Keras 3's operations are layers or pure functions.
 _BASES = ("Layer", "Operation", "Initializer", "Regularizer", "Constraint", "DTypePolicy", "Policy")
-_BASES += ("Quantizer", "QuantizationConfig")
+_BASES += ("Quantizer", "QuantizationConfig", "SeedGenerator")
 # Modules whose classes have no public name, by the Keras they are in.
 _INNER = (
     ("keras.src.ops.", None),
@@ -17,6 +17,9 @@ _INNER = (
 )
 # They run code, or open files, that the config names.
 _ACTING = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
+# And those of tf_keras that have no public name, which it finds by the class's alone.
+_ACTING += ("TensorFlowOpLayer", "ClassMethod", "InstanceProperty", "InstanceMethod")
+_ACTING += ("ResidualWrapper", "DropoutWrapper", "DeviceWrapper", "DenseFeatures")
 _FILES = ("vocabulary", "idf_weights")
 # What Keras makes itself of values. By any other such name it would import what is asked for.
 _VALUES = ("__tensor__", "__numpy__", "__bytes__")
@@ -25,15 +28,22 @@ _VALUES_OF_KERAS_3 = (*_VALUES, "__keras_tensor__", "__ellipsis__", "__slice__")
 _NO_ACTIVATIONS = ("deserialize", "serialize", "get")
 # How tf_keras writes `x + 1` and `tf.nn.relu(x)`: any function of TensorFlow, by its name.
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
-_OPERATIONS_MODULE = "tf_keras.src.layers.core.tf_op_layer"
+_OPERATIONS_MODULES = [f"{start}.src.layers.core.tf_op_layer" for start in ("keras", "tf_keras")]
 _PURE = ("math.", "nn.", "image.", "linalg.", "signal.", "strings.", "__operators__.")
+_PURE_OF_KERAS = "keras.activations."
 _PURE_NAMES = (
-    *("argsort", "broadcast_to", "cast", "clip_by_value", "concat", "einsum", "expand_dims", "eye"),
+    *("argsort", "boolean_mask", "broadcast_to", "cast", "clip_by_norm", "clip_by_value", "concat"),
+    *("einsum", "ensure_shape", "expand_dims", "eye", "norm", "sequence_mask"),
     *("gather", "gather_nd", "identity", "meshgrid", "one_hot", "ones_like", "pad", "rank"),
     *("repeat", "reshape", "reverse", "roll", "searchsorted", "shape", "size", "slice", "sort"),
     *("space_to_batch", "split", "squeeze", "stack", "stop_gradient", "strided_slice"),
     *("tensordot", "tile", "transpose", "unstack", "where", "zeros_like"),
 )
+_DTYPES = (
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    *("bool", "bfloat16", "float16", "float32", "float64", "string"),
+)
+_MOST_LAYERS = 1 << 14
 _CONSTANT = "_CONSTANT_VALUE"  # Its place is `[_CONSTANT, -1, value, arguments]`.
 
 
@@ -42,7 +52,7 @@ class Untrusted(ValueError):
 
 
 def check_trusted(description, package) -> None:
-    """Raises unless building `description` only makes layers.
+    """Raises unless building `description`, which is changed for it, only makes layers.
 
     Args:
         description: parsed JSON, as Keras serializes a model.
@@ -56,7 +66,21 @@ def check_trusted(description, package) -> None:
     for entry in entries(description):
         config = entry.get("config")
         if isinstance(config, dict) and isinstance(config.get("layers"), list):
-            _check_calls(config["layers"])
+            config["layers"] = _Counted(config["layers"], _check_calls(config["layers"]))
+
+
+class _Counted(list):
+    """Descriptions of layers, which tf_keras goes through once more while any call waits."""
+
+    def __init__(self, layers, calls: int):
+        super().__init__(layers)
+        self.left = calls + 100
+
+    def __iter__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Untrusted("it makes calls that wait for what never comes")
+        return super().__iter__()
 
 
 def entries(description):
@@ -83,13 +107,16 @@ def _check(entry: dict, package) -> None:
     if not isinstance(kind, str):
         raise Untrusted(f"it names the class {kind!r}")
     config = config if isinstance(config, dict) else {"function": config}
-    if kind in _OPERATIONS and entry.get("module") == _OPERATIONS_MODULE:
+    if kind in _OPERATIONS and entry.get("module") in _OPERATIONS_MODULES and _is_legacy(package):
         _check_operation(entry, str(config.get("function")))
     elif kind in _ACTING or kind in ("__lambda__", "__typespec__"):
         raise Untrusted(f"it has a {kind}, which may run code")
     elif any(isinstance(config.get(name), str) for name in _FILES):
         raise Untrusted(f"its {kind} reads a file of its own choice")
-    elif kind not in (_VALUES if _is_legacy(package) else _VALUES_OF_KERAS_3):
+    elif kind in (_VALUES if _is_legacy(package) else _VALUES_OF_KERAS_3):
+        if kind in ("__tensor__", "__numpy__") and config.get("dtype") not in _DTYPES:
+            raise Untrusted(f"it has a constant of dtype {config.get('dtype')!r}")
+    else:
         if not (_is_registered(entry, package) or _is_part(entry, package)):
             raise ValueError(f"it names {kind!r} of {entry.get('module')!r}, which is not known")
 
@@ -104,7 +131,11 @@ def _is_registered(entry: dict, package) -> bool:
     name = entry.get("registered_name", entry["class_name"])
     if entry["class_name"] == "function":
         name = entry.get("config")
-    return isinstance(name, str) and package.saving.get_registered_object(name) is not None
+    found = package.saving.get_registered_object(name) if isinstance(name, str) else None
+    if found is None or entry["class_name"] == "function":
+        return found is not None
+    # Some ways of tf_keras go by the class's name alone.
+    return entry["class_name"] in (name, getattr(found, "__name__", None))
 
 
 def _is_part(entry: dict, package) -> bool:
@@ -148,19 +179,23 @@ def _is_buildable(found, package) -> bool:
 
 
 def _check_operation(entry: dict, function: str) -> None:
-    if not (function.startswith(_PURE) or function in _PURE_NAMES):
+    name = function.removeprefix(_PURE_OF_KERAS)
+    of_keras = name != function and name not in _NO_ACTIVATIONS
+    if not (of_keras or function.startswith(_PURE) or function in _PURE_NAMES):
         raise Untrusted(f"it calls the function {function!r} of TensorFlow")
 
 
-def _check_calls(layers: list) -> None:
-    """Raises where a layer is called on constants alone, or for something that never comes.
+def _check_calls(layers: list) -> int:
+    """The number of calls; raises where one has constants alone, or waits for what never comes.
 
     The one would be computed at once, of whatever size; for the other tf_keras waits for ever.
     """
     layers = [layer for layer in layers if isinstance(layer, dict) and "name" in layer]
-    names = [layer["name"] for layer in layers]
-    if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+    names = {layer["name"] for layer in layers if isinstance(layer["name"], str)}
+    if len(names) < len(layers) or _CONSTANT in names:
         raise Untrusted("its layers have no names of their own")
+    if len(layers) > _MOST_LAYERS:
+        raise Untrusted(f"it has {len(layers):,} layers, more than {_MOST_LAYERS:,}")
     starts = {layer["name"] for layer in layers if layer.get("class_name") == "InputLayer"}
     waiting = {}
     for layer in layers:
@@ -171,19 +206,29 @@ def _check_calls(layers: list) -> None:
             taken = set(_outputs(node, names))
             if not taken:
                 raise Untrusted(f"it calls {name!r} on constants alone")
-            if isinstance(node, list):  # Keras 3 says itself that it waits.
-                waiting[name, number] = taken
-    done = set()
-    while len(done) < len(waiting):
-        ready = {
-            call
-            for call, taken in waiting.items()
-            if all(output in done or output[0] in starts for output in taken)
-        }
-        if ready <= done:
-            name = next(call for call in waiting if call not in done)[0]
-            raise Untrusted(f"it calls {name!r} on what never comes")
-        done |= ready
+            if not _is_of_keras_3(node):  # Which says itself that it waits.
+                waiting[name, number] = {output for output in taken if output[0] not in starts}
+    _check_order(waiting)
+    return len(waiting)
+
+
+def _check_order(waiting: dict) -> None:
+    """Raises where some calls, each with the outputs that it takes, can never be made."""
+    takers = {}
+    for call, taken in waiting.items():
+        for output in taken:
+            takers.setdefault(output, []).append(call)
+    left = {call: len(taken) for call, taken in waiting.items()}
+    ready = [call for call, count in left.items() if not count]
+    while ready:
+        call = ready.pop()
+        del left[call]
+        for taker in takers.get(call, ()):
+            left[taker] -= 1
+            if not left[taker]:
+                ready.append(taker)
+    if left:
+        raise Untrusted(f"it calls {next(iter(left))[0]!r} on what never comes")
 
 
 def _first_call(layer: dict) -> int:
@@ -192,19 +237,25 @@ def _first_call(layer: dict) -> int:
     inner = config.get("layers") if isinstance(config, dict) else None
     if not isinstance(inner, list):
         return 0
-    return int(not inner or inner[0].get("class_name") == "InputLayer")
+    first = inner[0] if inner else {"class_name": "InputLayer"}
+    return int(isinstance(first, dict) and first.get("class_name") == "InputLayer")
+
+
+def _is_of_keras_3(node) -> bool:
+    return isinstance(node, dict) and "args" in node
 
 
 def _outputs(node, names, of_keras_3: bool = False):
     """The outputs of layers that a call takes: `(name, number of its call)`."""
-    if isinstance(node, dict):
-        if node.get("class_name") == "__keras_tensor__":
-            history = (node.get("config") or {}).get("keras_history")
-            if _is_place(history):
-                yield history[0], history[1]
-            return
+    of_keras_3 = of_keras_3 or _is_of_keras_3(node)
+    if isinstance(node, dict) and "class_name" in node:
+        # A constant may hold anything, which is not looked at.
+        history = (node.get("config") or {}).get("keras_history")
+        if of_keras_3 and node["class_name"] == "__keras_tensor__" and _is_place(history):
+            yield history[0], history[1]
+    elif isinstance(node, dict):
         for value in node.values():
-            yield from _outputs(value, names, of_keras_3 or "args" in node)
+            yield from _outputs(value, names, of_keras_3)
     elif isinstance(node, list) and _is_place(node) and not of_keras_3:
         # `[name, call, output, arguments]`, as tf_keras writes it.
         if node[0] in names:
@@ -217,4 +268,5 @@ def _outputs(node, names, of_keras_3: bool = False):
 
 
 def _is_place(value) -> bool:
-    return isinstance(value, list) and len(value) > 2 and [*map(type, value[:2])] == [str, int]
+    right = isinstance(value, list) and len(value) in (3, 4)
+    return right and [*map(type, value[:2])] == [str, int]

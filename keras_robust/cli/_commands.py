@@ -262,8 +262,9 @@ def _load_model(path, data):
     shapes = [found, found[:2]] if found[-1] == 1 else [found]
     if not any(wanted.is_compatible_with(shape) for shape in shapes):
         raise ValueError(
-            f"{str(path)!r} takes images of shape {wanted}, but those of --data have {found}. Give "
-            "its own by --data, or their side by --image-size."
+            f"{str(path)!r} takes images of shape {wanted}, but those of --data, the "
+            f"embedded ones by default, have {found}. Give its own by --data, or their side by "
+            "--image-size."
         )
     return model
 

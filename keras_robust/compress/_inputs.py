@@ -51,12 +51,7 @@ def check_dataset(dataset, model, argument: str):
             f"`{argument}` must give (x, y) or (x, y, sample_weight), got elements {spec}."
         )
     _check_shape(spec[0], model, argument)
-    steps = int(dataset.cardinality())
-    if steps == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            f"`{argument}` never ends, so the schedules cannot be laid out. Bound it, for "
-            f"instance {argument}.take(1000)."
-        )
+    steps = _length(dataset, argument)
     first = next(iter(dataset.take(1)), None)
     if first is None:
         raise ValueError(f"`{argument}` is empty. Give it at least one batch.")
@@ -66,6 +61,31 @@ def check_dataset(dataset, model, argument: str):
     classes = check_logits(model(x[:2], training=False))
     check_labels(first[1], classes, argument=f"{argument} labels")
     return steps, first
+
+
+def check_fits(dataset, first, model, argument: str) -> None:
+    """Raises `ValueError` where `dataset` never ends, or its `first` batch does not fit `model`.
+
+    Of a model without a graph nothing is known before it is called.
+    """
+    _length(dataset, argument)
+    if not getattr(model, "inputs", None):
+        return
+    if len(model.inputs) == 1 and isinstance(dataset.element_spec[0], tf.TensorSpec):
+        _check_shape(dataset.element_spec[0], model, argument)
+    some = tf.nest.map_structure(lambda part: part[:2], first[0])
+    check_labels(first[1], check_logits(model(some, training=False)), f"{argument} labels")
+
+
+def _length(dataset, argument: str) -> int:
+    """The number of batches, negative where nobody knows it."""
+    steps = int(dataset.cardinality())
+    if steps == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"`{argument}` never ends, so the schedules cannot be laid out. Bound it, for "
+            f"instance {argument}.take(1000)."
+        )
+    return steps
 
 
 def check_one_input(shape, model, argument: str = "x") -> None:

@@ -129,7 +129,8 @@ class Prune:
             self.until.check(context)
         if self._own_masks:
             return list(self.kernels(model))
-        check_factored(model, self.layers, "Prune", "prune")
+        if self.pattern is self.block is None:
+            check_factored(model, self.layers, "Prune", "prune")
         return select(model, self.layers, self._default, self._possible, "prune")
 
     def _possible(self, layer) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from keras_robust._keras import keras
-from keras_robust.compress._inputs import check_dataset, loss_for
+from keras_robust.compress._inputs import check_fits, loss_for
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,18 @@ def trainers_for(
     """`Trainers` with the loss that fits the labels of checked data.
 
     Args:
-        model: for data that is read once an epoch: what it must fit, as in `check_dataset`.
+        model: for data that is read once an epoch: what it must fit.
 
     Raises:
         TypeError: not a dataset of pairs.
-        ValueError: an empty one.
+        ValueError: an empty one, or one that does not fit `model`.
     """
-    if model is None:
-        first = check_batches(train_ds, "train_ds")
-        check_batches(validation_data, "validation_data")
-    else:
-        _, first = check_dataset(train_ds, model, "train_ds")
-        check_dataset(validation_data, model, "validation_data")
-    return Trainers(fine_tune, optimizer, loss_for(first[1]), **settings)
+    given, firsts = {"train_ds": train_ds, "validation_data": validation_data}, []
+    for argument, dataset in given.items():
+        firsts.append(check_batches(dataset, argument))
+        if model is not None:
+            check_fits(dataset, firsts[-1], model, argument)
+    return Trainers(fine_tune, optimizer, loss_for(firsts[0][1]), **settings)
 
 
 def check_batches(dataset, argument: str):

@@ -69,8 +69,9 @@ def augment(
 
         unit = "images in [0, 1] for `rand_augment`, which clips: scale them, x / 255"
 
+        # What resizing made a little larger is cut; images of 0 to 255 would be black and white.
         def augmented(x, *rest):
-            with tf.control_dependencies([_in_range(x, -1e-6, 1 + 1e-6, unit)]):
+            with tf.control_dependencies([_in_range(x, -0.5, 1.5, unit)]):
                 return tf.clip_by_value(layer(x), 0.0, 1.0), *rest
 
         # In order: the layer counts its calls.

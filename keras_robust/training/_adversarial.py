@@ -170,12 +170,12 @@ class AdversarialTraining(keras.Model):
                 `from_logits=True`; default `SparseCategoricalCrossentropy(from_logits=True)`, for
                 one-hot labels give `CategoricalCrossentropy(from_logits=True)`.
             metrics: as for `keras.Model.compile`.
-            jit_compile: whether XLA compiles the step. "auto" does so on a TPU and on one GPU; on
-                one CPU, where XLA is faster for some models and slower for others, a `fit` of at
-                least 1,000 steps tries both for some passes and says what it took, and with
-                `resume` a run keeps to what it took first. Several GPUs or CPUs go without:
-                there XLA cannot compile the exchange of gradients on a CPU, and Keras leaves it
-                out on GPUs too.
+            jit_compile: whether XLA compiles the step. "auto" does so on a TPU and, where it
+                can compile a pass of the first batch, on one GPU; on one CPU, where XLA is faster
+                for some models and slower for others, a `fit` of at least 1,000 steps tries both
+                and says what it took; with `resume` a run keeps to its first choice. Several GPUs
+                or CPUs go without: there XLA cannot compile the exchange of gradients on a CPU, and
+                Keras leaves it out on GPUs too.
             **kwargs: as for `keras.Model.compile`.
         """
         with self.distribute_strategy.scope():
@@ -208,8 +208,9 @@ class AdversarialTraining(keras.Model):
             The Keras `History`; after a resume, with the epochs before it.
 
         Raises:
-            FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz`, in
-                the folder of `resume` or a temporary one that the message names.
+            FloatingPointError: a loss was not finite. The batch is kept in `nan_batch.npz` (of
+                worker n `nan_batch_n.npz`; that of the smallest step holds the cause), in the
+                folder of `resume` or a temporary one that the message names.
         """
         bounds = None if self.attack is None else self.attack.bounds
         examples = self._check_data(bounds, x, y, stored=self.objective.stored)

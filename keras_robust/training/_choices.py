@@ -23,7 +23,8 @@ class Trial(typing.NamedTuple):
     """How long a forward and backward pass took.
 
     Attributes:
-        compiled, plain: seconds, with XLA and without; None where XLA cannot compile the model.
+        compiled, plain: seconds, with XLA and without; None where XLA cannot compile the model,
+            NaN where nothing was timed.
     """
 
     compiled: float | None
@@ -116,8 +117,9 @@ def settle(trainer, examples, rows, settings, known: Choice | None = None) -> No
     elif known is not None:
         jit, dtype = known.jit_compile if auto_jit or on_gpu else jit, known.attack_dtype
     elif examples is not None and alone:
-        batch, trainer.trials = [part[:rows] for part in examples], []
         long = steps_in(rows, **settings) >= LEAST_STEPS
+        rows = -(-rows // trainer.accumulate)  # So many go through the network at once.
+        batch, trainer.trials = [part[:rows] for part in examples], []
         if on_gpu and not compiles(trainer.model, *batch):
             trainer.trials.append(Trial(None, float("nan")))
             jit = False

@@ -35,10 +35,10 @@ def check_loss(loss, y, argument: str = "x") -> None:
     """
     vectors = y.shape.rank == 2 and y.shape[-1] != 1
     takes = None
-    if vectors and isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+    if vectors and type(loss) is keras.losses.SparseCategoricalCrossentropy:
         takes, other, change = "class numbers (batch,)", _VECTORS, "tf.argmax(y, axis=-1)"
     kinds = keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy
-    if not vectors and isinstance(loss, kinds):
+    if not vectors and type(loss) in kinds:
         takes, other = "label vectors (batch, classes)", _SPARSE
         change = "one-hot labels, tf.one_hot(y, classes)"
     if takes is not None:

@@ -44,7 +44,7 @@ def check_data(model, bounds, x, y, argument: str = "x", stored: bool | None = N
     x = check_images(x, bounds, argument)
     check_same_length(x, tf.convert_to_tensor(y))
     classes = check_logits(call_logits(model, x[:2]))
-    check_labels(y, classes)
+    check_labels(y, classes, shares=False)
     if logits is not None and (len(logits.shape) != 3 or logits.shape[-1] != classes):
         raise ValueError(
             f"`{argument}` must hold teachers' logits (batch, teachers, {classes}), got "

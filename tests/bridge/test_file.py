@@ -1,3 +1,5 @@
+import json
+import re
 import zipfile
 
 import numpy as np
@@ -66,6 +68,61 @@ def test_foreign_zips_and_lost_weights(saved, tmp_path):
     rewritten(path, target, lambda n, c: c[:800] if n.endswith(".h5") else c)
     with pytest.raises(ValueError, match="x.keras' was written by .* but cannot be loaded"):
         bridge.load(target)
+
+
+def with_member(source, target, name, content):
+    return rewritten(source, target, lambda n, c: content if n == name else c)
+
+
+def test_weights_that_are_elsewhere_are_refused(saved, tmp_path):
+    """HDF5 may take the values of a dataset, or a group, from any file."""
+    import h5py
+
+    (tmp_path / "secret").write_bytes(bytes(40))
+    outside = [(str(tmp_path / "secret"), 0, 40)]
+    for number in range(2):
+        with h5py.File(tmp_path / "w.h5", "w") as file:
+            if number:
+                file["layers"] = h5py.ExternalLink("other.h5", "/")
+            else:
+                group = file.create_group("layers")
+                group.create_dataset("kernel", (10,), "f4", external=outside)
+        content = (tmp_path / "w.h5").read_bytes()
+        path = with_member(saved[1], tmp_path / f"{number}.keras", "model.weights.h5", content)
+        with pytest.raises(ValueError, match="weights name another place than their own"):
+            bridge.load(path)
+
+
+def test_keras_is_given_what_was_looked_at(saved, monkeypatch):
+    """And so not how a model was compiled, which may name anything."""
+    package = keras_3() if type(saved[0]).__module__.startswith("keras.") else tf_keras()
+    load, seen = package.saving.load_model, []
+
+    def spy(path, **settings):
+        with zipfile.ZipFile(path) as archive:
+            seen.append(archive.read("config.json"))
+        return load(path, **settings)
+
+    monkeypatch.setattr(package.saving, "load_model", spy)
+    with zipfile.ZipFile(saved[1]) as archive:
+        assert b"compile_config" in archive.read("config.json")
+    bridge.load(saved[1])
+    assert len(seen) == 1 and b"compile_config" not in seen[0]
+
+
+def test_a_name_that_is_none_of_keras_changes_nothing(saved, tmp_path, images):
+    path = tmp_path / "model.zip"
+    path.write_bytes(saved[1].read_bytes())
+    np.testing.assert_allclose(bridge.load(path)(images), saved[0](images), atol=1e-5)
+
+
+def test_more_weights_than_the_file_has_are_not_made(saved, tmp_path):
+    with zipfile.ZipFile(saved[1]) as archive:
+        text = json.dumps(json.loads(archive.read("config.json")))
+    text = re.sub(r'"units": \d+', '"units": 400000000', text)
+    path = with_member(saved[1], tmp_path / "n.keras", "config.json", text)
+    with pytest.raises(ValueError, match="asks for [0-9,]+ bytes of weights or more"):
+        bridge.load(path)
 
 
 def test_safe_mode_stays_on(saved, tmp_path):

@@ -255,7 +255,8 @@ def test_a_model_of_other_images_is_told_of_data(call, small, tmp_path, command)
     model = [small] if command == "evaluate" else ["--model", small, "--out", tmp_path / "o.keras"]
     code, text, errors = call(command, *model, "--data", "embedded", "--limit", 300)
     assert code == 2 and text == ""
-    assert "takes images of shape (6, 6, 1), but those of --data have (28, 28, 1)." in errors
+    assert "takes images of shape (6, 6, 1), but those of --data" in errors
+    assert "the embedded ones by default, have (28, 28, 1)." in errors
 
 
 def test_served_models_are_named_by_their_address(call, archive, saved):

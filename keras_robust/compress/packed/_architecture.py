@@ -1,17 +1,13 @@
 """A model without its weights: what Keras says of it, as few bytes, and back."""
 
-import contextlib
 import json
-import math
 import zlib
-
-import numpy as np
-import tensorflow as tf
 
 from keras_robust._keras import LEGACY, keras
 from keras_robust._random_state import keep_random_state
 from keras_robust.bridge import from_keras3, to_keras3
 from keras_robust.bridge._kerases import keras_3, tf_keras
+from keras_robust.bridge._limits import at_most
 from keras_robust.bridge._trusted import Untrusted, check_trusted, forget_training
 from keras_robust.compress.packed._bytes import Damaged
 from keras_robust.compress.packed._quantized import is_quantized, scope
@@ -19,7 +15,6 @@ from keras_robust.compress.packed._words import COMMON
 from keras_robust.layers import introduce
 
 _MOST_BYTES = 1 << 26
-_UNSAVED = 1 << 18  # Bytes that layers keep beside their weights: seeds, states.
 
 
 @keep_random_state()
@@ -95,7 +90,7 @@ def rebuild(content: bytes, most: int):
     introduce(package)
     try:
         description = json.loads(text)
-        with scope(bool(content[0] & 2)), _at_most(most):
+        with scope(bool(content[0] & 2)), at_most(most):
             forget_training(description)  # Files of before have that of inner models.
             check_trusted(description, package)
             model = package.saving.deserialize_keras_object(description, safe_mode=True)
@@ -109,30 +104,6 @@ def rebuild(content: bytes, most: int):
             f"{str(error).strip()[:500]}. Import the code of its own layers first"
         ) from error
     return model
-
-
-@contextlib.contextmanager
-def _at_most(count: int):
-    """Refuses to make variables of more than `count` bytes in all, before they take memory."""
-    made = 0
-
-    def make(create, **settings):
-        nonlocal made
-        shape, dtype, value = map(settings.get, ("shape", "dtype", "initial_value"))
-        if callable(value) and (shape is None or dtype is None):
-            with tf.Graph().as_default():
-                value = value()
-        if shape is None:
-            shape = np.shape(value) if not hasattr(value, "shape") else value.shape
-        if dtype is None:
-            dtype = value.dtype if hasattr(value, "dtype") else tf.float64
-        made += math.prod(tf.TensorShape(shape)) * tf.as_dtype(dtype).size
-        if made > count + _UNSAVED:
-            raise Damaged(f"it asks for {made:,} bytes of weights or more, and holds {count:,}")
-        return create(**settings)
-
-    with tf.variable_creator_scope(make):
-        yield
 
 
 def for_this_keras(model, legacy: bool):

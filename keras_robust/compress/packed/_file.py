@@ -137,6 +137,7 @@ def unpack(path):
     The Keras that runs need not be the one that packed it: the model is then rebuilt as by
     `kr.from_keras3` or `kr.to_keras3`. It is not compiled. No code in a file is ever
     run, and no layer is made that opens files or calls more than pure functions of TensorFlow.
+    Memory is bounded for weights, not for what layers compute while they are built.
 
     Args:
         path: the file.
@@ -160,8 +161,9 @@ def unpack(path):
             variable.assign(value)
         settle(model)
         return _architecture.for_this_keras(model, _architecture.written_by_legacy(architecture))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} cannot be unpacked: {error}.") from error
+    except Exception as error:  # Building and converting raise what they like.
+        what = str(error).strip()[:2000] or type(error).__name__
+        raise ValueError(f"{str(path)!r} cannot be unpacked: {what}.") from error
 
 
 class Stored(typing.NamedTuple):

@@ -10,7 +10,7 @@ import heapq
 import numpy as np
 
 from keras_robust.compress.packed._bytes import Damaged, Reader, varint
-from keras_robust.compress.packed._rans import MOST_SYMBOLS
+from keras_robust.compress.packed._rans import symbol_dtype
 
 _LONGEST = 15  # Bits of a word.
 
@@ -58,11 +58,9 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
 
 def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     """The next `count` symbols, uint16 or uint8."""
-    dtype = np.uint8 if alphabet <= 256 else np.uint16
+    dtype = symbol_dtype(alphabet)
     if count == 0:
         return np.zeros(0, dtype)
-    if alphabet > MOST_SYMBOLS:
-        raise Damaged(f"an alphabet of {alphabet} symbols")
     bits = _from_nibbles(reader.array(np.uint8, -(-alphabet // 2)), alphabet)
     present = np.flatnonzero(bits)
     if present.size == 1:
@@ -70,9 +68,10 @@ def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     # Every sequence of bits must be one of words.
     if np.sum(1 << (_LONGEST - bits[present])) != 1 << _LONGEST:
         raise Damaged("the words of a Huffman code do not fit together")
-    content = reader.array(np.uint8, reader.number())
-    if count > 8 * content.size:
-        raise Damaged("a stream of symbols ends early")
+    length = reader.number()
+    if not count <= 8 * length <= _LONGEST * count + 7:
+        raise Damaged(f"{length} bytes for {count} symbols: a stream of symbols ends early or late")
+    content = reader.array(np.uint8, length)
     flags = np.unpackbits(np.concatenate([content, np.zeros(2, np.uint8)]))
     windows = np.zeros(8 * content.size, np.uint16)
     for place in range(_LONGEST):

@@ -44,11 +44,9 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
 
 def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     """The next `count` symbols, uint16 or uint8: as many are announced by a few bytes."""
-    dtype = np.uint8 if alphabet <= 256 else np.uint16
+    dtype = symbol_dtype(alphabet)
     if count == 0:
         return np.zeros(0, dtype)
-    if alphabet > MOST_SYMBOLS:
-        raise Damaged(f"an alphabet of {alphabet} symbols")
     header = reader.array(np.uint8, alphabet)
     if not header.any():
         raise Damaged("no symbol has a frequency")
@@ -80,6 +78,13 @@ def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     if at != stream.size or np.any(states != _LOW):
         raise Damaged("a stream of symbols does not end as it began")
     return out.reshape(-1)[:count]
+
+
+def symbol_dtype(alphabet: int):
+    """The smallest that symbols in [0, alphabet) fit into; raises `Damaged` for too many."""
+    if alphabet > MOST_SYMBOLS:
+        raise Damaged(f"an alphabet of {alphabet} symbols")
+    return np.uint8 if alphabet <= 256 else np.uint16
 
 
 def _lanes(count: int) -> int:

@@ -18,6 +18,8 @@ _WIDEST_GAP = 255
 _MOST_FOR_CONTEXT = 1 << 22
 # Huffman's code gains where a table counts: its words are read one by one.
 _MOST_FOR_HUFFMAN = 1 << 20
+_MOST_FOR_GAPS = 1 << 24
+_MOST_COLUMNS = 1 << 17  # Of a context each.
 # The share of zeros from which weights of many values are written as places and values.
 _SPARSE_FROM = 0.1
 
@@ -171,16 +173,15 @@ def _indices(indices: np.ndarray, alphabet: int) -> bytes:
         return b""
     flat = indices.reshape(-1)
     zero = int(np.bincount(flat).argmax())
-    candidates = [
-        bytes([_SYMBOLS]) + _rans.encode(flat, alphabet),
-        bytes([_GAPS]) + _gaps(flat, alphabet, zero),
-    ]
+    candidates = [bytes([_SYMBOLS]) + _rans.encode(flat, alphabet)]
+    if flat.size <= _MOST_FOR_GAPS:
+        candidates.append(bytes([_GAPS]) + _gaps(flat, alphabet, zero))
     if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_HUFFMAN:
         candidates += [
             bytes([_HUFFMAN]) + _huffman.encode(flat, alphabet),
             bytes([_HUFFMAN_GAPS]) + _gaps(flat, alphabet, zero, _huffman),
         ]
-    if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_CONTEXT:
+    if _fits_context(indices.shape, alphabet):
         for apart in (0, 1):
             given = zero if apart else None
             coded = _context.encode(indices, alphabet, given)
@@ -193,20 +194,31 @@ def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
     if alphabet == 1:
         return np.zeros(size, np.uint8)
     way = reader.byte()
+    if size > {_HUFFMAN: _MOST_FOR_HUFFMAN, _HUFFMAN_GAPS: _MOST_FOR_HUFFMAN}.get(way, size) or (
+        way == _GAPS and size > _MOST_FOR_GAPS
+    ):
+        raise Damaged(f"{size:,} indices in the way {way}")
     if way in (_SYMBOLS, _HUFFMAN):
         return (_rans if way == _SYMBOLS else _huffman).decode(reader, size, alphabet)
     if way in (_GAPS, _HUFFMAN_GAPS):
         return _read_gaps(reader, size, alphabet, _rans if way == _GAPS else _huffman)
     if way != _CONTEXT:
         raise Damaged(f"indices are coded in the unknown way {way}")
-    if size > _MOST_FOR_CONTEXT:
-        raise Damaged(f"{size:,} indices in context, more than {_MOST_FOR_CONTEXT:,}")
+    if not _fits_context(shape, alphabet):
+        raise Damaged(f"{size:,} indices of {alphabet:,} in context")
     zero = reader.number()
     if zero > alphabet:
         raise Damaged(f"the zero is entry {zero - 1} of {alphabet}")
     content = reader.take(reader.left)
     indices = _context.decode(content, shape, alphabet, zero - 1 if zero else None)
     return indices.reshape(-1)
+
+
+def _fits_context(shape, alphabet: int) -> bool:
+    """Whether indices are few enough for contexts, of which there are many for each column."""
+    size, columns = shape[0] * shape[1], shape[1]
+    few = alphabet <= _context.MOST_SYMBOLS
+    return few and size <= _MOST_FOR_CONTEXT and columns <= _MOST_COLUMNS
 
 
 def _gaps(flat: np.ndarray, alphabet: int, zero: int, coder=_rans) -> bytes:

@@ -10,7 +10,13 @@ from keras_robust.training.objectives._gradient_penalty import GradientPenalty
 from keras_robust.training.objectives._madry import Madry
 from keras_robust.training.objectives._mart import MART
 from keras_robust.training.objectives._mixed import Mixed
-from keras_robust.training.objectives._objective import Carrying, Objective, Outcome, Step
+from keras_robust.training.objectives._objective import (
+    Carrying,
+    Objective,
+    Outcome,
+    Step,
+    Wrapping,
+)
 from keras_robust.training.objectives._trades import TRADES
 from keras_robust.training.objectives._vat import VAT
 
@@ -31,4 +37,5 @@ __all__ = [
     "Step",
     "TRADES",
     "VAT",
+    "Wrapping",
 ]
