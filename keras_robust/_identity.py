@@ -49,8 +49,8 @@ def describe(value, deep=True) -> str:
         inside = [*map(_content, value.__closure__ or ()), value.__defaults__, value.__kwdefaults__]
         own = f"{_code_hash(value.__code__)}, {describe(inside, False)}"
         return f"{value.__qualname__}({own}{_wrapped(value)})"
-    if deep and _wrapped(value):
-        return f"{type(value).__qualname__}({_wrapped(value)})"
+    if deep and (wrapped := _wrapped(value)):
+        return f"{type(value).__qualname__}({wrapped})"
     if deep and type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
         inside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
         return f"{type(value).__qualname__}({describe(inside, False)})"

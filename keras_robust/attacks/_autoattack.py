@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 
 import tensorflow as tf
 
@@ -12,7 +11,7 @@ from keras_robust.attacks._apgd import APGD
 from keras_robust.attacks._attack import Attack, call_logits, make_goal, settle
 from keras_robust.attacks._fab import FAB
 from keras_robust.attacks._square import Square
-from keras_robust.attacks._threat import check_finite
+from keras_robust.attacks._threat import beyond_range, check_finite
 
 VERSIONS = ("standard", "rand")
 _EOT = 20
@@ -77,8 +76,7 @@ class AutoAttack(Attack):
         Args:
             classes: logits of the model, at least 2.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Of an eps that was warned of before.
+        with beyond_range():
             return self._stages(classes)
 
     def _stages(self, classes):

@@ -1,5 +1,6 @@
 """Threat models: norm balls cut with the valid range of inputs."""
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -46,6 +47,14 @@ def warn_of_units(eps, norm, bounds) -> None:
             f"[{bounds[0]:g}, {bounds[1]:g}]: did you mean {eps:g}/255?",
             stacklevel=5,
         )
+
+
+@contextlib.contextmanager
+def beyond_range():
+    """Attacks made in it may have any `eps`: what it comes from has been warned of, or meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "eps=.*larger than the whole range")
+        yield
 
 
 def check_finite(attack) -> None:

@@ -41,9 +41,8 @@ def check_weights(path) -> None:
 
     def look(group):
         for name in group:
-            found = (
-                group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-            )
+            own = isinstance(group.get(name, getlink=True), h5py.HardLink)
+            found = group[name] if own else None
             if isinstance(found, h5py.Group):
                 look(found)
             elif found is None or found.external or found.is_virtual:

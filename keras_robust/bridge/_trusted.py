@@ -116,9 +116,8 @@ def _check(entry: dict, package) -> None:
     elif kind in (_VALUES if _is_legacy(package) else _VALUES_OF_KERAS_3):
         if kind in ("__tensor__", "__numpy__") and config.get("dtype") not in _DTYPES:
             raise Untrusted(f"it has a constant of dtype {config.get('dtype')!r}")
-    else:
-        if not (_is_registered(entry, package) or _is_part(entry, package)):
-            raise ValueError(f"it names {kind!r} of {entry.get('module')!r}, which is not known")
+    elif not (_is_registered(entry, package) or _is_part(entry, package)):
+        raise ValueError(f"it names {kind!r} of {entry.get('module')!r}, which is not known")
 
 
 def _is_legacy(package) -> bool:

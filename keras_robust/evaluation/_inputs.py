@@ -4,7 +4,6 @@ import collections.abc
 import dataclasses
 import math
 import numbers
-import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +17,7 @@ from keras_robust._checks import (
     check_same_length,
     is_one_hot,
 )
+from keras_robust.attacks._threat import beyond_range
 from keras_robust.evaluation._artifacts import Artifact, open_artifact
 from keras_robust.evaluation._columns import is_radius
 from keras_robust.evaluation._gradients import look_at_gradients
@@ -138,9 +138,7 @@ def rescaled(attack, eps):
     """`attack` at another radius; a fixed step size keeps its ratio to eps."""
     step = getattr(attack, "step_size", None)
     scaled = {"step_size": step * eps / attack.eps} if step and attack.eps else {}
-    with warnings.catch_warnings():
-        # A curve goes beyond the whole range on purpose.
-        warnings.filterwarnings("ignore", "eps=.*larger than the whole range")
+    with beyond_range():  # As a curve does on purpose.
         return dataclasses.replace(attack, eps=eps, **scaled)
 
 

@@ -17,6 +17,8 @@ LEAST_STEPS = 1000
 _ROUNDS = 5
 # What a way must gain to be taken: XLA compiles longer, bfloat16 rounds, and times vary by so much.
 _WORTH = 0.95
+# What XLA raises for an operation that it does not have.
+_NO_XLA = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class Trial(typing.NamedTuple):
@@ -139,7 +141,7 @@ def compiles(model, x, y) -> bool:
     one_pass = _pass(model, True, weights=list(model.trainable_variables))
     try:
         one_pass(tf.cast(tf.convert_to_tensor(x), tf.float32), check_labels(y))
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+    except _NO_XLA:
         return False
     return True
 
@@ -187,7 +189,7 @@ def _times(passes: dict, x, y) -> dict:
     for name in list(passes):
         try:
             _wait(passes[name](x, labels))
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        except _NO_XLA:
             if not name:
                 raise
             del passes[name]

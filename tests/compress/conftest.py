@@ -103,3 +103,14 @@ def tools():
         classes = CLASSES
 
     return Tools
+
+
+@pytest.fixture
+def ill_fitting():
+    """Of batches: training and validation data of which one cannot be, and what is said of it."""
+    return lambda data: (
+        (data.repeat(), data, "`train_ds` never ends"),
+        (data, data.repeat(), "`validation_data` never ends"),
+        (data.map(lambda x, y: (x[:, :5], y)), data, "`train_ds` gives inputs of shape"),
+        (data, data.map(lambda x, y: (x, y + 7)), "`validation_data labels` must be in"),
+    )

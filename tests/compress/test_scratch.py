@@ -142,13 +142,8 @@ def test_errors():
         scratch_budget(2, 0, 1)
 
 
-def test_data_is_looked_at_as_by_a_recipe(data):
+def test_data_is_looked_at_as_by_a_recipe(data, ill_fitting):
     full, pruned = make_model(8), make_model(4)
-    for train, validation, match in (
-        (data.repeat(), data, "`train_ds` never ends"),
-        (data, data.repeat(), "`validation_data` never ends"),
-        (data.map(lambda x, y: (x[:, :5], y)), data, "`train_ds` gives inputs of shape"),
-        (data, data.map(lambda x, y: (x, y + 7)), "`validation_data labels` must be in"),
-    ):
+    for train, validation, match in ill_fitting(data):
         with pytest.raises(ValueError, match=match):
             scratch_baselines(full, pruned, train, validation, epochs=1)

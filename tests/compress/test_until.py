@@ -192,14 +192,9 @@ def test_a_model_with_zeros_already_goes_on_to_more(setting):
     assert run.kept == pytest.approx(0.4, abs=0.01)
 
 
-def test_data_is_looked_at_as_by_a_recipe(setting):
+def test_data_is_looked_at_as_by_a_recipe(setting, ill_fitting):
     model, data = setting
-    for train, validation, match in (
-        (data.repeat(), data, "`train_ds` never ends"),
-        (data, data.repeat(), "`validation_data` never ends"),
-        (data.map(lambda x, y: (x[:, :5], y)), data, "`train_ds` gives inputs of shape"),
-        (data, data.map(lambda x, y: (x, y + 7)), "`validation_data labels` must be in"),
-    ):
+    for train, validation, match in ill_fitting(data):
         with pytest.raises(ValueError, match=match):
             prune_until(model, train, validation, verbose=0)
 

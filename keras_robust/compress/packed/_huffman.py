@@ -26,14 +26,18 @@ def lengths(counts: np.ndarray) -> np.ndarray:
     if present.size == 1:
         bits[present] = 1
         return bits
-    heap = [(int(counts[symbol]), int(symbol), [symbol]) for symbol in present]
+    heap, above = [(count, leaf) for leaf, count in enumerate(counts[present].tolist())], {}
     heapq.heapify(heap)
     while len(heap) > 1:
-        few, _, left = heapq.heappop(heap)
-        more, tie, right = heapq.heappop(heap)
-        bits[left] += 1
-        bits[right] += 1
-        heapq.heappush(heap, (few + more, tie, left + right))
+        few, left = heapq.heappop(heap)
+        more, right = heapq.heappop(heap)
+        # Nodes are numbered as they are made, so that each is below a later one.
+        above[left] = above[right] = node = present.size + len(above) // 2
+        heapq.heappush(heap, (few + more, node))
+    depths = [0] * (len(above) + 1)
+    for node in sorted(above, reverse=True):
+        depths[node] = depths[above[node]] + 1
+    bits[present] = depths[: present.size]
     return bits
 
 
@@ -50,9 +54,12 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
     if np.count_nonzero(bits) == 1:
         return header
     words, own = _words(bits)[symbols], bits[symbols]
-    places = np.arange(_LONGEST)
-    stream = words[:, None] >> np.maximum(own[:, None] - 1 - places, 0) & 1
-    content = np.packbits(stream[places < own[:, None]].astype(np.uint8)).tobytes()
+    starts = np.cumsum(own) - own
+    flags = np.empty(int(own.sum()), np.uint8)
+    for place in range(int(bits.max())):
+        long = own > place
+        flags[starts[long] + place] = words[long] >> (own[long] - 1 - place) & 1
+    content = np.packbits(flags).tobytes()
     return header + varint(len(content)) + content
 
 

@@ -14,11 +14,9 @@ from keras_robust.compress.packed._bytes import Damaged, Reader, piece, varint
 _BYTES, _HALF, _CODEBOOK, _SPARSE = range(4)
 _SYMBOLS, _GAPS, _CONTEXT, _HUFFMAN, _HUFFMAN_GAPS = range(5)
 _WIDEST_GAP = 255
-# Contexts take a microsecond and more a weight.
-_MOST_FOR_CONTEXT = 1 << 22
-# Huffman's code gains where a table counts: its words are read one by one.
-_MOST_FOR_HUFFMAN = 1 << 20
-_MOST_FOR_GAPS = 1 << 24
+# Of indices in each way but the first, which takes any number. Contexts take a microsecond and
+# more a weight; Huffman's words are read one by one, and gain where a table counts.
+_MOST = {_GAPS: 1 << 24, _CONTEXT: 1 << 22, _HUFFMAN: 1 << 20, _HUFFMAN_GAPS: 1 << 20}
 _MOST_COLUMNS = 1 << 17  # Of a context each.
 # The share of zeros from which weights of many values are written as places and values.
 _SPARSE_FROM = 0.1
@@ -174,9 +172,9 @@ def _indices(indices: np.ndarray, alphabet: int) -> bytes:
     flat = indices.reshape(-1)
     zero = int(np.bincount(flat).argmax())
     candidates = [bytes([_SYMBOLS]) + _rans.encode(flat, alphabet)]
-    if flat.size <= _MOST_FOR_GAPS:
+    if flat.size <= _MOST[_GAPS]:
         candidates.append(bytes([_GAPS]) + _gaps(flat, alphabet, zero))
-    if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST_FOR_HUFFMAN:
+    if alphabet <= _context.MOST_SYMBOLS and flat.size <= _MOST[_HUFFMAN]:
         candidates += [
             bytes([_HUFFMAN]) + _huffman.encode(flat, alphabet),
             bytes([_HUFFMAN_GAPS]) + _gaps(flat, alphabet, zero, _huffman),
@@ -194,9 +192,7 @@ def _read_indices(reader: Reader, shape, alphabet: int) -> np.ndarray:
     if alphabet == 1:
         return np.zeros(size, np.uint8)
     way = reader.byte()
-    if size > {_HUFFMAN: _MOST_FOR_HUFFMAN, _HUFFMAN_GAPS: _MOST_FOR_HUFFMAN}.get(way, size) or (
-        way == _GAPS and size > _MOST_FOR_GAPS
-    ):
+    if size > _MOST.get(way, size):
         raise Damaged(f"{size:,} indices in the way {way}")
     if way in (_SYMBOLS, _HUFFMAN):
         return (_rans if way == _SYMBOLS else _huffman).decode(reader, size, alphabet)
@@ -218,7 +214,7 @@ def _fits_context(shape, alphabet: int) -> bool:
     """Whether indices are few enough for contexts, of which there are many for each column."""
     size, columns = shape[0] * shape[1], shape[1]
     few = alphabet <= _context.MOST_SYMBOLS
-    return few and size <= _MOST_FOR_CONTEXT and columns <= _MOST_COLUMNS
+    return few and size <= _MOST[_CONTEXT] and columns <= _MOST_COLUMNS
 
 
 def _gaps(flat: np.ndarray, alphabet: int, zero: int, coder=_rans) -> bytes:
